@@ -1,0 +1,104 @@
+"""What flows through a pipeline: one immutable record that every stage fills in further."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+import attrs
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from talkgen._types import JSON
+    from talkgen.media import Image, Speech, Text, Video
+
+__all__ = ["Box", "Draft", "Person", "Result", "TaskState"]
+
+
+
+
+class TaskState(StrEnum):
+    """Where a task stands."""
+
+    RUNNING = "running"
+    PUBLISHING = "publishing"  # past the point of no return: recovery rolls it forward
+    COMPLETED = "completed"
+    DEFERRED = "deferred"  # waits for an outside service or for room; recover() goes on
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"  # was completed; its files outlived their retention
+
+    @property
+    def final(self) -> bool:
+        """Nothing will happen to it any more unless it is run again."""
+        return self not in {TaskState.RUNNING, TaskState.PUBLISHING, TaskState.DEFERRED}
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels of the source image; x1 and y1 are just outside."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def width(self) -> int:
+        """Pixels from left to right."""
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> int:
+        """Pixels from top to bottom."""
+        return self.y1 - self.y0
+
+
+@attrs.frozen(eq=False)
+class Person:
+    """Somebody in the source image.
+
+    Attributes:
+        id: 1 is the best, 2 the next.
+        box: Pixels of the source image.
+        confidence: 0..1.
+        landmarks: Face landmarks, `float32`, shape (n, 2), x and y in pixels of the source image;
+            None where the detector gives none.
+    """
+
+    id: int
+    box: Box
+    confidence: float
+    landmarks: NDArray[np.float32] | None = None
+
+    def to_dict(self) -> dict[str, JSON]:
+        """The person without landmarks, in JSON."""
+        return {"id": self.id, "box": list(self.box), "confidence": round(self.confidence, 4)}
+
+
+@attrs.frozen(eq=False)
+class Draft:
+    """A task under way.
+
+    Attributes:
+        task_id: The task it belongs to.
+        image: The source.
+        speech: What is to be said, recorded or yet to be spoken.
+        persons: Everybody detected, best first; None before detection.
+        person: The one selected.
+        portrait: What will speak: the whole image at first, then crop, cut-out, composite.
+        portrait_box: The part of the source that the portrait shows.
+        video: The result.
+        metadata: Facts for the result, JSON only.
+    """
+
+    task_id: str
+    image: Image
+    portrait: Image
+    portrait_box: Box
+    speech: Speech | Text | None = None
+    persons: tuple[Person, ...] | None = None
+    person: Person | None = None
+    video: Video | None = None
+    metadata: dict[str, JSON] = attrs.field(factory=dict)

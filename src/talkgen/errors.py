@@ -1,0 +1,257 @@
+"""Everything that talkgen raises.
+
+Run-time failures share one base; a caller's mistake stays a `TypeError` or a `ValueError`;
+cancellation is never wrapped.
+
+    TalkgenError
+      InvalidInput (ValueError)        the picture or the recording is no good
+        InvalidImage
+          ImageNotFound (FileNotFoundError)
+          ImageUnreadable (PermissionError)
+        InvalidAudio
+          AudioNotFound (FileNotFoundError)
+          AudioUnreadable (PermissionError)
+      NoPersonDetected                 nobody is in the picture
+        NoFaceInPortrait               somebody is, but without a face to animate
+      PersonNotFound                   the person asked for is not among those detected
+      MissingDependency (ImportError)  an extra or a system library is absent
+      ModelUnavailable                 a model's file is absent, damaged or refused
+      MediaFailed                      encoding or decoding failed half way
+      Degraded                         strict: the lesser way out was refused
+      OutOfMemory                      no device had room, down to the smallest form
+      InsufficientStorage              the disk is full
+      Overloaded                       the queue is full
+      StageFailed                      a stage raised something else; see `__cause__`
+      StorageError
+        FileMissing (FileNotFoundError)
+        InvalidName (ValueError)       a task id or file name that could leave its folder
+      NotReady                         the video is not there yet
+      RunCancelled                     the run was cancelled, not the one who waits for it
+      TaskNotFound (LookupError)
+      TaskBusy                         another process works on this task
+      TaskConflict                     this task id belongs to other inputs or stages
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, ClassVar, Self, TypeVar
+
+__all__ = [
+    "AudioNotFound",
+    "AudioUnreadable",
+    "Degraded",
+    "FileMissing",
+    "ImageNotFound",
+    "ImageUnreadable",
+    "InsufficientStorage",
+    "InvalidAudio",
+    "InvalidImage",
+    "InvalidInput",
+    "InvalidName",
+    "MediaFailed",
+    "MissingDependency",
+    "ModelUnavailable",
+    "NoFaceInPortrait",
+    "NoPersonDetected",
+    "NotReady",
+    "OutOfMemory",
+    "Overloaded",
+    "PersonNotFound",
+    "RunCancelled",
+    "Severity",
+    "StageFailed",
+    "StorageError",
+    "TalkgenError",
+    "TaskBusy",
+    "TaskConflict",
+    "TaskNotFound",
+]
+
+
+E = TypeVar("E", bound="TalkgenError")
+
+
+class Severity(StrEnum):
+    """What an error asks of the person who reads it. Code decides by facts, never by this."""
+
+    RECOVERABLE = "recoverable"  # try again, perhaps with other settings
+    PERMANENT = "permanent"  # this input will never work
+    RESOURCE = "resource"  # this machine lacks memory or disk
+    EXTERNAL = "external"  # somebody else's service
+
+
+class TalkgenError(Exception):
+    """The base of every failure at run time.
+
+    Attributes:
+        severity: For people.
+        retryable: The same call may succeed later, unchanged.
+        retry_after: Seconds to wait before that, where known.
+        outage: An outside service is down, rather than refusing this request.
+        hint: What to do about it, in a sentence.
+        stage: The stage that failed, filled in by the run.
+        task_id: The task that failed, filled in by the run.
+    """
+
+    severity: ClassVar[Severity] = Severity.PERMANENT
+    retryable: ClassVar[bool] = False
+    outage: ClassVar[bool] = False
+    default_hint: ClassVar[str | None] = None
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or self.default_hint
+        self.retry_after = retry_after
+        self.stage: str | None = None
+        self.task_id: str | None = None
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
+        return _rebuild, (type(self), self.message, self.__dict__)
+
+
+def _rebuild(cls: type[E], message: str, state: dict[str, Any]) -> E:
+    error = cls(message)
+    error.__dict__.update(state)
+    return error
+
+
+class InvalidInput(TalkgenError, ValueError):
+    """The caller's picture or recording cannot be used."""
+
+
+class InvalidImage(InvalidInput):
+    """The picture cannot be used."""
+
+
+class ImageNotFound(InvalidImage, FileNotFoundError):
+    """There is no picture at this path."""
+
+
+class ImageUnreadable(InvalidImage, PermissionError):
+    """The picture may not be read."""
+
+
+class InvalidAudio(InvalidInput):
+    """The recording cannot be used."""
+
+
+class AudioNotFound(InvalidAudio, FileNotFoundError):
+    """There is no recording at this path."""
+
+
+class AudioUnreadable(InvalidAudio, PermissionError):
+    """The recording may not be read."""
+
+
+class NoPersonDetected(TalkgenError):
+    """Nobody was found, even at the lowest threshold."""
+
+    default_hint = (
+        "Use a well-lit photo in which a face is clearly visible, "
+        "or try another angle or a closer crop."
+    )
+
+
+class NoFaceInPortrait(NoPersonDetected):
+    """The portrait shows no face that could speak."""
+
+    default_hint = "Use a photo in which the face looks towards the camera and is not covered."
+
+
+class PersonNotFound(TalkgenError):
+    """`select` names a person who was not detected."""
+
+
+class MissingDependency(TalkgenError, ImportError):
+    """A package or a system library is absent; the hint is the command that installs it."""
+
+
+class ModelUnavailable(TalkgenError):
+    """A model's file is missing, damaged, or cannot run on this machine."""
+
+
+class MediaFailed(TalkgenError):
+    """Encoding or decoding failed half way; nothing was left behind."""
+
+    severity = Severity.RECOVERABLE
+
+
+class Degraded(TalkgenError):
+    """Under `strict`, a lesser result was refused instead of being passed on."""
+
+    default_hint = "Leave out strict=True to go on with the lesser result."
+
+
+class OutOfMemory(TalkgenError):
+    """No device had room for the model, not even in its smallest form."""
+
+    severity = Severity.RESOURCE
+    retryable = True
+
+
+class InsufficientStorage(TalkgenError):
+    """The disk has no room for the run's files."""
+
+    severity = Severity.RESOURCE
+    retryable = True
+    default_hint = "Free disk space, shorten the retention, or choose another storage folder."
+
+
+class Overloaded(TalkgenError):
+    """The scheduler's queue is full."""
+
+    severity = Severity.RESOURCE
+    retryable = True
+
+
+class StageFailed(TalkgenError):
+    """A stage raised an exception that is not talkgen's own; it is the `__cause__`."""
+
+
+class StorageError(TalkgenError):
+    """Files could not be kept or found."""
+
+
+class FileMissing(StorageError, FileNotFoundError):
+    """No such file is published, or staged by this task."""
+
+
+class InvalidName(StorageError, ValueError):
+    """A task id or file name holds something that could leave its folder."""
+
+
+class NotReady(TalkgenError):
+    """The result has no video yet."""
+
+    severity = Severity.RECOVERABLE
+    retryable = True
+
+
+class RunCancelled(TalkgenError):
+    """The awaited run was cancelled by somebody else."""
+
+    severity = Severity.RECOVERABLE
+    retryable = True
+
+
+class TaskNotFound(TalkgenError, LookupError):
+    """No task of this id is known."""
+
+
+class TaskBusy(TalkgenError):
+    """Another process works on this task."""
+
+    severity = Severity.RECOVERABLE
+    retryable = True
+
+
+class TaskConflict(TalkgenError):
+    """The task id is taken by other inputs or other stages."""
+
+    default_hint = "Choose another task_id, or forget() the old task first."
