@@ -1,0 +1,39 @@
+"""Fixtures that every test may use."""
+
+import inspect
+import os
+from pathlib import Path
+
+import pytest
+
+DEMO = Path(__file__).parent.parent / "docs" / "assets" / "demo"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
+            item.add_marker(pytest.mark.anyio)
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def portrait_path() -> Path:
+    return DEMO / "portrait.png"
+
+
+@pytest.fixture(scope="session")
+def speech_path() -> Path:
+    return DEMO / "speech.wav"
+
+
+@pytest.fixture(scope="session")
+def media() -> Path:
+    """More portraits and recordings than the project carries."""
+    folder = os.environ.get("TALKGEN_TEST_MEDIA")
+    if not folder:
+        pytest.skip("TALKGEN_TEST_MEDIA names no folder")
+    return Path(folder)
