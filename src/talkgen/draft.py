@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
+from talkgen.errors import NotReady
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -102,3 +106,68 @@ class Draft:
     person: Person | None = None
     video: Video | None = None
     metadata: dict[str, JSON] = attrs.field(factory=dict)
+
+
+@attrs.frozen(eq=False)
+class Result:
+    """What became of a task.
+
+    Attributes:
+        task_id: The task.
+        status: `completed` or `deferred`.
+        draft: Everything the stages made.
+        execution_time_ms: Wall-clock time of the last attempt.
+        stages_completed: Its steps that ended, like `detection_complete`.
+        timings: Seconds by stage.
+        metadata: Facts that the stages told: `person_detection` and the like.
+    """
+
+    task_id: str
+    status: TaskState
+    draft: Draft
+    execution_time_ms: int
+    stages_completed: tuple[str, ...] = ()
+    timings: Mapping[str, float] = attrs.field(factory=dict)
+    metadata: Mapping[str, JSON] = attrs.field(factory=dict)
+
+    @property
+    def success(self) -> bool:
+        """The task is completed."""
+        return self.status is TaskState.COMPLETED
+
+    @property
+    def video(self) -> Video:
+        """The video.
+
+        Raises:
+            NotReady: The task was deferred, or none of its stages makes a video.
+        """
+        if self.status is TaskState.DEFERRED:
+            raise NotReady(
+                f"Task {self.task_id} was deferred; its video is not made yet.",
+                hint="await pipeline.recover() goes on with it later.",
+            )
+        if self.draft.video is None:
+            raise NotReady(
+                f"No stage of task {self.task_id} made a video.",
+                hint="End the stages with GenerateVideo(); result.draft has what they made.",
+            )
+        return self.draft.video
+
+    @property
+    def video_url(self) -> str | None:
+        """Where the video is, if there is one and the storage has addresses."""
+        return (self.draft.video.url or None) if self.draft.video else None
+
+    def to_dict(self) -> dict[str, JSON]:
+        """The result in JSON, without pictures and sound."""
+        return {
+            "task_id": self.task_id,
+            "status": self.status.value,
+            "success": self.success,
+            "video_url": self.video_url,
+            "execution_time_ms": self.execution_time_ms,
+            "stages_completed": list(self.stages_completed),
+            "timings": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
+            "metadata": dict(self.metadata),
+        }

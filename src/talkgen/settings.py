@@ -1,12 +1,119 @@
-"""Settings: plain values, from the environment only when asked."""
+"""Settings: plain values, taken from the environment only when asked."""
 
 from __future__ import annotations
 
-import attrs
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import environ
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Settings"]
 
+T = TypeVar("T")
 
-@attrs.frozen
+
+def _positive(kind: Callable[[Any], T]) -> Callable[[Any], T]:
+    def parse(value: Any) -> T:
+        number = kind(value)
+        if not 0 < number < float("inf"):  # type: ignore[operator]  # int or float
+            raise ValueError("must be a number above 0")
+        return number
+
+    return parse
+
+
+def _fraction(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number <= 1:
+        raise ValueError("must be between 0 and 1")
+    return number
+
+
+def _var(name: str, default: Any, parse: Callable[[Any], Any], help_text: str) -> Any:
+    """A field that names its environment variable when the value is no good."""
+
+    def convert(value: Any) -> Any:
+        try:
+            return parse(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}={value!r}: {error}") from None
+
+    return environ.var(default, name=name, converter=convert, help=help_text)
+
+
+def _path(value: Any) -> Path | None:
+    return Path(value).expanduser() if value else None
+
+
+@environ.config(prefix="", frozen=True, kw_only=True)
 class Settings:
-    """Placeholder until the fields are written."""
+    """What a pipeline may be told from outside; explicit arguments of its parts win.
+
+    `Settings()` is the default and reads nothing; `Settings.from_env()` reads the variables
+    named below. A value that cannot be used is a `ValueError` that names the variable.
+
+    Attributes:
+        confidence_threshold: YOLO_CONFIDENCE_THRESHOLD; 0..1, for detecting persons.
+        storage_root: STORAGE_ROOT; where files are kept. None: a temporary folder.
+        retention_uploads_days: STORAGE_RETENTION_UPLOADS_DAYS; originals.
+        retention_processed_days: STORAGE_RETENTION_PROCESSED_DAYS; what the stages made.
+        retention_videos_days: STORAGE_RETENTION_VIDEOS_DAYS; videos and their manifests.
+        min_free_space_gb: STORAGE_MIN_FREE_SPACE_GB; below it no run starts (2**30 bytes).
+        progress_retention_minutes: PROGRESS_RETENTION_MINUTES; histories after their end.
+        max_image_pixels: TALKGEN_MAX_IMAGE_PIXELS; larger pictures are refused.
+        max_image_bytes: TALKGEN_MAX_IMAGE_BYTES; larger files are refused.
+        max_audio_seconds: TALKGEN_MAX_AUDIO_SECONDS; longer recordings are refused.
+        max_audio_bytes: TALKGEN_MAX_AUDIO_BYTES; larger files are refused.
+    """
+
+    confidence_threshold: float = _var(
+        "YOLO_CONFIDENCE_THRESHOLD", 0.5, _fraction, "confidence for detecting persons, 0..1"
+    )
+    storage_root: Path | None = _var("STORAGE_ROOT", None, _path, "where files are kept")
+    retention_uploads_days: float = _var(
+        "STORAGE_RETENTION_UPLOADS_DAYS", 7.0, _positive(float), "how long originals are kept"
+    )
+    retention_processed_days: float = _var(
+        "STORAGE_RETENTION_PROCESSED_DAYS", 3.0, _positive(float), "how long cut-outs are kept"
+    )
+    retention_videos_days: float = _var(
+        "STORAGE_RETENTION_VIDEOS_DAYS", 30.0, _positive(float), "how long videos are kept"
+    )
+    min_free_space_gb: float = _var(
+        "STORAGE_MIN_FREE_SPACE_GB", 5.0, _positive(float), "below it no run starts"
+    )
+    progress_retention_minutes: float = _var(
+        "PROGRESS_RETENTION_MINUTES", 60.0, _positive(float), "histories after their end"
+    )
+    max_image_pixels: int = _var(
+        "TALKGEN_MAX_IMAGE_PIXELS", 50_000_000, _positive(int), "larger pictures are refused"
+    )
+    max_image_bytes: int = _var(
+        "TALKGEN_MAX_IMAGE_BYTES", 50_000_000, _positive(int), "larger image files are refused"
+    )
+    max_audio_seconds: float = _var(
+        "TALKGEN_MAX_AUDIO_SECONDS", 600.0, _positive(float), "longer recordings are refused"
+    )
+    max_audio_bytes: int = _var(
+        "TALKGEN_MAX_AUDIO_BYTES", 200_000_000, _positive(int), "larger audio files are refused"
+    )
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read the environment variables.
+
+        Args:
+            environment: Another mapping than `os.environ`.
+
+        Raises:
+            ValueError: A variable holds what it must not; the message names it.
+        """
+        settings: Settings = (
+            environ.to_config(cls)
+            if environment is None
+            else environ.to_config(cls, environ=dict(environment))
+        )
+        return settings

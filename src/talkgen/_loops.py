@@ -1,0 +1,26 @@
+"""Reaching an event loop from another thread."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyio.lowlevel import EventLoopToken
+
+__all__ = ["call_soon"]
+
+
+def call_soon(token: EventLoopToken, function: Callable[[], object]) -> None:
+    """Have a loop call a function, from any thread and without waiting for it.
+
+    `anyio.from_thread.run_sync` would make the calling thread wait for the loop, and could not be
+    called from the loop's own thread. A loop that has ended has nobody left to tell: nothing
+    happens then.
+    """
+    loop: Any = token.native_token
+    schedule = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+    with suppress(RuntimeError):
+        schedule(function)
