@@ -48,7 +48,7 @@ def _path(value: Any) -> Path | None:
     return Path(value).expanduser() if value else None
 
 
-@environ.config(prefix="", frozen=True, kw_only=True)
+@environ.config(prefix="", frozen=True)
 class Settings:
     """What a pipeline may be told from outside; explicit arguments of its parts win.
 
