@@ -258,7 +258,10 @@ class ProgressTracker:
         with self._lock:
             self._expire()
             history = self._histories.setdefault(task_id, History(task_id, 0, self._clock))
-        seen = _seen(after, history.attempt) if after is not None else 0
+        return self.read(history, _seen(after, history.attempt) if after is not None else 0)
+
+    def read(self, history: History, seen: int = 0) -> Subscription:
+        """Iterate over one attempt's events, without the first `seen`, up to its terminal one."""
         return Subscription(history, seen=seen, heartbeat=self._heartbeat)
 
     def latest(self, task_id: str) -> Event | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import attrs
 
-from talkgen.draft import TaskState
+from talkgen.draft import TaskState  # noqa: TC001 - a public name of this module
 from talkgen.media import FileRef, Tier
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from talkgen.settings import Settings
 
 __all__ = [
-    "BackgroundRemover",
     "Backends",
+    "BackgroundRemover",
     "Checkpoint",
     "CleanupReport",
     "Degradation",
@@ -464,9 +464,7 @@ class Storage(Protocol):
         """The bytes of a published file, piece by piece."""
         ...
 
-    def list(
-        self, tier: Tier | None = None, task_id: str | None = None
-    ) -> AsyncIterator[FileInfo]:
+    def list(self, tier: Tier | None = None, task_id: str | None = None) -> AsyncIterator[FileInfo]:
         """Published files, oldest first."""
         ...
 

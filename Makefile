@@ -1,0 +1,37 @@
+# `make demo` and `make test` need Python 3.11+, make and a package index; nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: demo test test-all check docs clean
+
+demo: $(VENV)/base.stamp
+	$(BIN)/python -m talkgen run docs/assets/demo/portrait.png docs/assets/demo/speech.wav -o demo.mp4
+
+test: check docs
+	$(PYTEST) -m "not slow and not gpu" --cov --cov-report=term
+
+test-all: check docs
+	$(PYTEST) -m "not gpu" --timeout 1200 --cov --cov-report=term
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/mkdocs build --strict --quiet
+
+$(VENV)/base.stamp: pyproject.toml
+	test -x "$(BIN)/python" || $(PYTHON) -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --editable .
+	touch "$@"
+
+$(VENV)/dev.stamp: pyproject.toml $(VENV)/base.stamp
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch "$@"
+
+clean:
+	rm -rf "$(VENV)" build dist site demo.mp4 .coverage .mypy_cache .ruff_cache .pytest_cache

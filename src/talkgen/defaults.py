@@ -1,0 +1,66 @@
+"""Which backend for what is installed, and the scheduler that pipelines share."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from talkgen.generators.local import LocalGenerator
+from talkgen.models.face import FaceDetector
+from talkgen.models.segmentation import SelfieRemover
+from talkgen.protocols import Backends
+from talkgen.scheduling import LocalScheduler
+from talkgen.stages.background import RemoveBackground
+from talkgen.stages.detection import DetectPersons
+from talkgen.stages.generation import GenerateVideo
+
+if TYPE_CHECKING:
+    from talkgen.protocols import GPUScheduler, Stage
+    from talkgen.settings import Settings
+
+__all__ = ["choose_backends", "default_stages", "shared_scheduler"]
+
+
+def choose_backends(settings: Settings) -> Backends:  # noqa: ARG001 - all settings give these
+    """The embedded backends: they need no download, no key and no GPU."""
+    return Backends(detector=FaceDetector(), remover=SelfieRemover(), generator=LocalGenerator())
+
+
+def default_stages(settings: Settings) -> tuple[Stage, ...]:
+    """The whole job: find the person, cut them out, make them speak."""
+    return (
+        DetectPersons(confidence=settings.confidence_threshold),
+        RemoveBackground(),
+        GenerateVideo(),
+    )
+
+
+class SharedScheduler:
+    """The one scheduler of the process, made for its first user and closed after its last."""
+
+    def __init__(self) -> None:
+        """Make nothing yet."""
+        self._lock = threading.Lock()
+        self._scheduler: LocalScheduler | None = None
+        self._users = 0
+
+    def acquire(self) -> GPUScheduler:
+        """Use the scheduler, until `release`."""
+        with self._lock:
+            self._users += 1
+            self._scheduler = self._scheduler or LocalScheduler()
+            return self._scheduler
+
+    async def release(self) -> None:
+        """Use it no longer; the last user closes it."""
+        with self._lock:
+            self._users -= 1
+            last = self._users == 0
+            scheduler = self._scheduler
+            if last:
+                self._scheduler = None
+        if last and scheduler is not None:
+            await scheduler.aclose()
+
+
+shared_scheduler = SharedScheduler()

@@ -1,0 +1,317 @@
+"""The pipeline: assembled stages, opened around any number of runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from uuid import uuid4
+
+import anyio
+import attrs
+
+from talkgen.decisions import check_order, wants_speech
+from talkgen.defaults import choose_backends, default_stages, shared_scheduler
+from talkgen.errors import TalkgenError, TaskNotFound
+from talkgen.journal import MemoryJournal
+from talkgen.progress import ProgressTracker
+from talkgen.runs import Job, Run, Workshop
+from talkgen.settings import Settings
+from talkgen.storage import LocalStorage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from anyio.abc import TaskGroup
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+    from talkgen._types import JSON
+    from talkgen.draft import Result
+    from talkgen.events import Event
+    from talkgen.protocols import GPUScheduler, Journal, Stage, Storage
+
+__all__ = ["Pipeline"]
+
+logger = logging.getLogger("talkgen.pipeline")
+
+K = TypeVar("K")
+
+TICK = 1.0  # seconds between two looks at the runs that are silent
+
+
+@asynccontextmanager
+async def _tasks() -> AsyncIterator[TaskGroup]:
+    """A task group of tasks that never raise, so that an error is the body's and stays bare."""
+    try:
+        async with anyio.create_task_group() as tasks:
+            yield tasks
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        error = group.exceptions[0]
+    else:
+        return
+    raise error
+
+
+@attrs.define(eq=False)
+class _Session:
+    """One opening of a pipeline."""
+
+    workshop: Workshop
+    tracker: ProgressTracker
+    tasks: TaskGroup
+    runs: dict[str, Run]
+
+    def start(self, job: Job) -> Run:
+        if (running := self.runs.get(job.task_id)) is not None:
+            return running
+        run = Run(job, self.workshop, self.tracker.begin(job.task_id))
+        self.runs[job.task_id] = run
+        self.tasks.start_soon(run.execute, name=f"talkgen run {job.task_id}")
+        return run
+
+
+class Pipeline:
+    """Stages, and what they need, assembled once and used for any number of runs.
+
+    `await pipeline.run(...)` works at once and closes everything again; inside
+    `async with Pipeline() as pipeline:` models stay warm, and `start` gives runs to watch.
+    It reads no environment, downloads nothing and uses nobody's service unless told to.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage] | None = None,
+        *,
+        settings: Settings | None = None,
+        scheduler: GPUScheduler | None = None,
+        storage: Storage | None = None,
+        journal: Journal | None = None,
+        tracker: ProgressTracker | None = None,
+        strict: bool = False,
+        defer: Sequence[str] = ("external",),
+    ) -> None:
+        """Assemble a pipeline; nothing is loaded or opened yet.
+
+        Args:
+            stages: In order; by default detection, background removal and the video.
+            settings: By default all defaults; `Settings.from_env()` reads the environment.
+            scheduler: By default the process's own, shared among pipelines.
+            storage: By default `settings.storage_root`, else a temporary folder that lives as
+                long as the pipeline and the videos from it.
+            journal: By default in memory.
+            tracker: By default its own.
+            strict: Fail rather than go on with less than was asked for.
+            defer: What is waited out instead of failing: `external`, `resource`.
+
+        Raises:
+            ValueError: The stages cannot follow each other, or `defer` has another word.
+        """
+        self._settings = settings or Settings()
+        self._stages = tuple(default_stages(self._settings) if stages is None else stages)
+        check_order(self._stages)
+        if unknown := set(defer) - {"external", "resource"}:
+            raise ValueError(f"defer takes 'external' and 'resource', not {sorted(unknown)}")
+        self._defer = frozenset(defer)
+        self._strict = strict
+        self._scheduler = scheduler
+        self._storage = storage or self._own_storage()
+        self._journal = journal or MemoryJournal()
+        self._tracker = tracker or ProgressTracker(
+            retention=timedelta(minutes=self._settings.progress_retention_minutes)
+        )
+        self._session: _Session | None = None
+        self._opening: AbstractAsyncContextManager[_Session] | None = None
+
+    def _own_storage(self) -> Storage:
+        root = self._settings.storage_root
+        return LocalStorage.temporary() if root is None else LocalStorage(root)
+
+    # --- life cycle ----------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._opening is not None:
+            raise RuntimeError("this pipeline is open already")
+        self._opening = self._open_session()
+        try:
+            self._session = await self._opening.__aenter__()
+        except BaseException:
+            self._opening = None
+            raise
+        return self
+
+    async def __aexit__(self, *error: object) -> bool | None:
+        assert self._opening is not None  # noqa: S101 - __aenter__ has set it
+        try:
+            return await self._opening.__aexit__(*error)
+        finally:
+            self._session = self._opening = None
+
+    @asynccontextmanager
+    async def _open_session(self) -> AsyncIterator[_Session]:
+        scheduler = self._scheduler or shared_scheduler.acquire()
+        runs: dict[str, Run] = {}
+        try:
+            async with _tasks() as tasks:
+                workshop = self._workshop(scheduler, runs)
+                tasks.start_soon(_keep_alive, runs)
+                yield _Session(workshop, self._tracker, tasks, runs)
+                for run in list(runs.values()):
+                    await run.wait_ended()
+                tasks.cancel_scope.cancel()
+        finally:
+            if self._scheduler is None:
+                with anyio.CancelScope(shield=True):
+                    await shared_scheduler.release()
+
+    def _workshop(self, scheduler: GPUScheduler, runs: dict[str, Run]) -> Workshop:
+        def ended(run: Run) -> None:
+            runs.pop(run.task_id, None)
+            self._tracker.end(run.history)
+
+        return Workshop(
+            settings=self._settings,
+            stages=self._stages,
+            backends=choose_backends(self._settings),
+            scheduler=scheduler,
+            storage=self._storage,
+            journal=self._journal,
+            strict=self._strict,
+            defer=self._defer,
+            subscribe=self._tracker.read,
+            ended=ended,
+        )
+
+    # --- runs ----------------------------------------------------------------------------------
+
+    def start(self, image: Any, speech: Any = None, *, task_id: str | None = None) -> Run:
+        """Start a run, in an open pipeline.
+
+        Args:
+            image: An `Image`, or whatever `Image.open` takes.
+            speech: A `Speech` or `Text`, or whatever `Speech.open` takes; None where no stage
+                requires speech.
+            task_id: Names the task; by default a new UUID. A task that runs here is joined.
+
+        Raises:
+            RuntimeError: The pipeline is not open.
+            TypeError: A stage requires speech and there is none.
+        """
+        if self._session is None:
+            raise RuntimeError(
+                "start() needs an open pipeline: 'async with Pipeline() as pipeline: ...', "
+                "or use 'await pipeline.run(...)', which opens and closes by itself"
+            )
+        return self._session.start(self._job(image, speech, task_id))
+
+    async def run(self, image: Any, speech: Any = None, *, task_id: str | None = None) -> Result:
+        """Run to the end. Takes what `start` takes; cancelling it cancels the run.
+
+        Raises:
+            TalkgenError: The run failed.
+            TypeError: A stage requires speech and there is none.
+        """
+        job = self._job(image, speech, task_id)
+        if self._session is not None:
+            return await self._run(self._session, job)
+        async with self._open_session() as session:
+            return await self._run(session, job)
+
+    async def _run(self, session: _Session, job: Job) -> Result:
+        run = session.start(job)
+        try:
+            return await run
+        except anyio.get_cancelled_exc_class():
+            run.cancel()
+            with anyio.CancelScope(shield=True):
+                await run.wait_ended()
+            raise
+
+    def _job(self, image: Any, speech: Any, task_id: str | None) -> Job:
+        if speech is None and (stage := wants_speech(self._stages)) is not None:
+            raise TypeError(f"stage {stage!r} requires speech: run(image, speech)")
+        return Job(task_id=task_id or str(uuid4()), image=image, speech=speech)
+
+    @asynccontextmanager
+    async def map(
+        self, pairs: Mapping[K, Any] | Iterable[Any], *, limit: int = 20
+    ) -> AsyncIterator[MemoryObjectReceiveStream[tuple[Any, Result | TalkgenError]]]:
+        """Run many, some at a time: `async with pipeline.map(pairs, limit=20) as results:`.
+
+        Args:
+            pairs: Each an (image, speech) pair or an image; a mapping's keys are kept, others
+                are numbered from 0. Taken only as fast as they are worked on.
+            limit: How many at a time.
+
+        Yields:
+            A stream of `(key, result or error)`, as they finish. Leaving it cancels the rest.
+        """
+        items = pairs.items() if isinstance(pairs, Mapping) else enumerate(pairs)
+        send, receive = anyio.create_memory_object_stream[Any](limit)
+        async with self._opened() as session, _tasks() as tasks:
+            tasks.start_soon(self._feed, session, iter(items), send, limit)
+            async with receive:
+                yield receive
+            tasks.cancel_scope.cancel()
+
+    async def _feed(
+        self, session: _Session, items: Any, send: MemoryObjectSendStream[Any], limit: int
+    ) -> None:
+        async def one(key: Any, pair: Any) -> None:
+            try:
+                image, speech = pair if isinstance(pair, (tuple, list)) else (pair, None)
+                outcome: Any = await self._run(session, self._job(image, speech, None))
+            except TalkgenError as error:
+                outcome = error
+            finally:
+                room.release()
+            await send.send((key, outcome))
+
+        room = anyio.Semaphore(limit)
+        async with send, anyio.create_task_group() as tasks:
+            for key, pair in items:
+                await room.acquire()
+                tasks.start_soon(one, key, pair)
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[_Session]:
+        if self._session is not None:
+            yield self._session
+        else:
+            async with self._open_session() as session:
+                yield session
+
+    # --- questions -----------------------------------------------------------------------------
+
+    async def status(self, task_id: str) -> Event | JSON:
+        """The last event of a task, or what the journal keeps of it.
+
+        Raises:
+            TaskNotFound: Neither knows the task.
+        """
+        if (event := self._tracker.latest(task_id)) is not None:
+            return event
+        if (record := await self._journal.get(task_id)) is not None:
+            return record
+        raise TaskNotFound(f"No task {task_id!r} is known here.")
+
+    async def forget(self, task_id: str) -> None:
+        """Delete an ended task's files, journal entry and events.
+
+        Raises:
+            TaskBusy: It is under way.
+        """
+        await self._journal.forget(task_id)
+        await self._storage.delete_task(task_id)
+        self._tracker.forget(task_id)
+
+
+async def _keep_alive(runs: Mapping[str, Run]) -> None:
+    while True:
+        await anyio.sleep(TICK)
+        for run in list(runs.values()):
+            run.keep_alive()

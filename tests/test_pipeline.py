@@ -1,0 +1,254 @@
+"""Runs, their life cycle and their endings, with stages that need no model."""
+
+import anyio
+import attrs
+import numpy as np
+import pytest
+
+import talkgen
+from talkgen import Image, MemoryStorage, Pipeline
+from talkgen.errors import (
+    Degraded,
+    InvalidImage,
+    OutOfMemory,
+    RunCancelled,
+    StageFailed,
+    TaskNotFound,
+)
+
+PICTURE = np.full((8, 8, 3), 128, np.uint8)
+
+
+@attrs.define(eq=False)
+class Step:
+    """A stage that does what its script says."""
+
+    name: str = "step"
+    script: object = None
+    optional: bool = False
+    weight: float = 1.0
+    requires: frozenset[str] = frozenset()
+    provides: frozenset[str] = frozenset()
+    resets: frozenset[str] = frozenset()
+    entered: anyio.Event = attrs.field(factory=anyio.Event)
+
+    @property
+    def key(self):
+        return self.name
+
+    async def run(self, draft, context):
+        self.entered.set()
+        if self.script is not None:
+            await self.script(context)
+        return attrs.evolve(draft, metadata={**draft.metadata, self.name: True})
+
+
+def raising(error):
+    async def script(context):
+        raise error
+
+    return script
+
+
+async def forever(context):
+    await anyio.sleep_forever()
+
+
+def pipeline(*stages, **options):
+    return Pipeline(stages, storage=MemoryStorage(), **options)
+
+
+async def test_run_opens_and_closes_by_itself(anyio_backend):
+    result = await pipeline(Step("a"), Step("b")).run(PICTURE)
+    assert result.success
+    assert result.metadata == {"a": True, "b": True}
+    assert result.stages_completed == (
+        "upload_complete",
+        "a_complete",
+        "b_complete",
+        "completed",
+    )
+    assert set(result.timings) == {"a", "b"}
+    with pytest.raises(talkgen.errors.NotReady, match="No stage"):
+        _ = result.video
+
+
+async def test_start_needs_an_open_pipeline(anyio_backend):
+    with pytest.raises(RuntimeError, match="async with Pipeline"):
+        pipeline().start(PICTURE)
+    async with pipeline() as opened:
+        with pytest.raises(RuntimeError, match="open already"):
+            await opened.__aenter__()
+
+
+async def test_events_of_a_run(anyio_backend):
+    async with pipeline(Step("a"), Step("b")) as opened:
+        run = opened.start(PICTURE)
+        told = [(event.stage, event.progress) async for event in run]
+        result = await run
+    assert told == [
+        ("initialized", 0),
+        ("upload_complete", 20),
+        ("a_running", 20),
+        ("a_complete", 55),
+        ("b_running", 55),
+        ("b_complete", 90),
+        ("finalizing", 90),
+        ("completed", 100),
+    ]
+    assert (await opened.status(result.task_id)).event_type == "complete"
+
+
+async def test_failure_is_this_runs_alone(anyio_backend):
+    async with pipeline(Step()) as opened:
+        bad, good = opened.start(b"no picture"), opened.start(PICTURE)
+        last = [event async for event in bad][-1]
+        assert (last.event_type, last.error_type) == ("error", "InvalidImage")
+        assert (await good).success
+        with pytest.raises(InvalidImage):
+            await bad
+
+
+async def test_strangers_errors_are_wrapped(anyio_backend):
+    with pytest.raises(StageFailed, match="stage 'step' raised KeyError") as caught:
+        await pipeline(Step(script=raising(KeyError("k")))).run(PICTURE)
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert caught.value.stage == "step"
+
+
+async def test_optional_stage_may_fail_unless_strict(anyio_backend):
+    stages = [Step("a", raising(OutOfMemory("no room")), optional=True), Step("b")]
+    async with pipeline(*stages) as opened:
+        run = opened.start(PICTURE)
+        kinds = [event.event_type async for event in run]
+        assert kinds.count("degraded") == 1
+        assert (await run).metadata == {"b": True}
+    with pytest.raises(OutOfMemory):
+        await pipeline(*stages, strict=True).run(PICTURE)
+
+
+async def test_degraded_is_an_error_under_strict(anyio_backend):
+    async def lesser(context):
+        context.degraded("half as nice", reason="r")
+
+    assert (await pipeline(Step(script=lesser)).run(PICTURE)).success
+    with pytest.raises(Degraded, match="half as nice"):
+        await pipeline(Step(script=lesser), strict=True).run(PICTURE)
+
+
+async def test_shortage_is_deferred_when_asked(anyio_backend):
+    stages = [Step(script=raising(OutOfMemory("no room")))]
+    result = await pipeline(*stages, defer=("resource",)).run(PICTURE)
+    assert (result.status, result.success) == (talkgen.draft.TaskState.DEFERRED, False)
+    with pytest.raises(talkgen.errors.NotReady, match="deferred"):
+        _ = result.video
+    with pytest.raises(ValueError, match="tomorrow"):
+        pipeline(defer=("tomorrow",))
+
+
+async def test_cancelled_run_tells_those_who_wait(anyio_backend):
+    step = Step(script=forever)
+    async with pipeline(step) as opened:
+        run = opened.start(PICTURE)
+        await step.entered.wait()
+        run.cancel()
+        assert [event.event_type async for event in run][-1] == "cancelled"
+        with pytest.raises(RunCancelled):
+            await run
+    assert await opened._storage.staged() == ()
+
+
+async def test_cancelling_who_awaits_does_not_cancel_the_run(anyio_backend):
+    gate = anyio.Event()
+
+    async def wait(context):
+        await gate.wait()
+
+    step = Step(script=wait)
+    async with pipeline(step) as opened:
+        run = opened.start(PICTURE)
+        await step.entered.wait()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await run
+        async for _event in run:
+            break
+        gate.set()
+        assert (await run).success
+
+
+async def test_cancelling_pipeline_run_cancels_the_run(anyio_backend):
+    step = Step(script=forever)
+    async with pipeline(step) as opened:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(opened.run, PICTURE)
+            await step.entered.wait()
+            tasks.cancel_scope.cancel()
+        assert opened._session.runs == {}
+        assert await opened._storage.staged() == ()
+
+
+async def test_leaving_by_an_exception_cancels_and_keeps_the_exception(anyio_backend):
+    step = Step(script=forever)
+    with pytest.raises(KeyError, match="mine"):
+        async with pipeline(step) as opened:
+            run = opened.start(PICTURE)
+            await step.entered.wait()
+            raise KeyError("mine")
+    with pytest.raises(RunCancelled):
+        await run
+
+
+async def test_leaving_waits_for_runs(anyio_backend):
+    async with pipeline(Step()) as opened:
+        run = opened.start(PICTURE)
+    assert run.done
+    assert (await run).success
+
+
+async def test_same_task_id_joins(anyio_backend):
+    step = Step(script=forever)
+    async with pipeline(step) as opened:
+        run = opened.start(PICTURE, task_id="t")
+        assert opened.start(PICTURE, task_id="t") is run
+        run.cancel()
+
+
+async def test_map_yields_each_key_once(anyio_backend):
+    pictures = {"a": PICTURE, "bad": b"no picture", "c": PICTURE}
+    async with pipeline(Step()) as opened, opened.map(pictures, limit=2) as results:
+        outcomes = {key: outcome async for key, outcome in results}
+    assert set(outcomes) == set(pictures)
+    assert isinstance(outcomes["bad"], InvalidImage)
+    async with pipeline(Step()).map([(PICTURE, None)] * 5, limit=2) as results:
+        assert sorted([key async for key, _ in results]) == [0, 1, 2, 3, 4]
+
+
+async def test_leaving_map_cancels_the_rest(anyio_backend):
+    step = Step(script=forever)
+    async with pipeline(step) as opened:
+        with pytest.raises(KeyError):
+            async with opened.map([PICTURE] * 3):
+                await step.entered.wait()
+                raise KeyError
+        assert opened._session.runs == {}
+
+
+async def test_speech_is_asked_for_at_once(anyio_backend):
+    with pytest.raises(TypeError, match="'s' requires speech"):
+        await pipeline(Step("s", requires=frozenset({"speech"}))).run(PICTURE)
+
+
+async def test_forget_leaves_nothing(anyio_backend):
+    opened = pipeline(Step())
+    result = await opened.run(PICTURE)
+    assert [info async for info in opened._storage.list(task_id=result.task_id)]
+    await opened.forget(result.task_id)
+    assert [info async for info in opened._storage.list(task_id=result.task_id)] == []
+    with pytest.raises(TaskNotFound):
+        await opened.status(result.task_id)
+
+
+async def test_decoded_image_is_taken_as_it_is(anyio_backend):
+    image = Image.open(PICTURE)
+    assert (await pipeline(Step()).run(image)).draft.image is image

@@ -1,0 +1,150 @@
+"""Histories: dense, monotonic, ended once, the same for everybody."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from talkgen import events
+from talkgen.progress import ProgressTracker, spans
+
+KINDS = st.sampled_from([events.StageUpdate, events.ProgressUpdate, events.Degraded])
+
+
+def cancelled(history):
+    return history.publish(events.Cancelled, "cancelled", 0, "Cancelled")
+
+
+@given(st.lists(st.tuples(KINDS, st.floats(0, 100)), max_size=40), st.integers(0, 40))
+def test_history_is_dense_and_monotonic_and_ends_once(reports, end_at):
+    history = ProgressTracker().begin("t")
+    for index, (kind, progress) in enumerate(reports):
+        if index == end_at:
+            cancelled(history)
+        history.publish(kind, "s", progress, "m")
+    cancelled(history)
+    cancelled(history)
+    assert [event.sequence for event in history.events] == list(range(len(history.events)))
+    progress = [event.progress for event in history.events]
+    assert progress == sorted(progress)
+    assert [event.terminal for event in history.events].index(True) == len(history.events) - 1
+
+
+async def test_late_reader_sees_what_an_early_one_saw(anyio_backend):
+    tracker = ProgressTracker()
+    seen: list[list[events.Event]] = [[], []]
+
+    async def read(index):
+        seen[index] = [event async for event in tracker.subscribe("t")]
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read, 0)  # before the task has begun
+        await anyio.wait_all_tasks_blocked()
+        history = tracker.begin("t")
+        for progress in range(10):
+            history.publish(events.ProgressUpdate, "s", progress, "m")
+        cancelled(history)
+    await read(1)
+    assert seen[0] == seen[1] == history.events
+
+
+async def test_threads_publish_while_a_reader_waits(anyio_backend):
+    history = (tracker := ProgressTracker()).begin("t")
+
+    def work():
+        for _ in range(100):
+            history.publish(events.ProgressUpdate, "s", 1, "m")
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(anyio.to_thread.run_sync, work)
+        count = 0
+        async for _event in tracker.subscribe("t"):
+            count += 1
+            if count == 400:
+                break
+    assert [event.sequence for event in history.events] == list(range(400))
+
+
+async def test_reader_resumes_after_its_cursor(anyio_backend):
+    history = (tracker := ProgressTracker()).begin("t", attempt=2)
+    first = history.publish(events.StageUpdate, "s", 1, "m")
+    last = cancelled(history)
+    assert [event async for event in tracker.subscribe("t", after=first.cursor)] == [last]
+    assert [event async for event in tracker.subscribe("t", after="1-7")] == [first, last]
+    with pytest.raises(ValueError, match="cursor"):
+        tracker.subscribe("t", after="latest")
+
+
+async def test_heartbeats_and_previews_come_in_between_and_are_not_kept(anyio_backend):
+    tracker = ProgressTracker(heartbeat=0.001)
+    history = tracker.begin("t")
+    history.publish(events.StageUpdate, "s", 30, "m")
+    reader = tracker.subscribe("t")
+    await reader.__anext__()
+    beat = await reader.__anext__()
+    assert (beat.event_type, beat.progress, beat.cursor) == ("heartbeat", 30, "1-0")
+    assert beat.to_dict()["data"]["message"] == "keepalive"
+    history.show(object())
+    assert (await reader.__anext__()).event_type == "preview"
+    assert len(history.events) == 1
+    cancelled(history)
+    history.show(object())
+    assert [event.event_type async for event in tracker.subscribe("t")] == [
+        "stage_update",
+        "cancelled",
+    ]
+
+
+def test_publishing_to_a_loop_that_has_ended_is_nobodys_problem():
+    history = (tracker := ProgressTracker()).begin("t")
+
+    async def leave_a_reader_behind():
+        with anyio.move_on_after(0.01):
+            await tracker.subscribe("t").__anext__()
+
+    anyio.run(leave_a_reader_behind)
+    thread = threading.Thread(target=history.publish, args=(events.StageUpdate, "s", 1, "m"))
+    thread.start()
+    thread.join()
+    assert tracker.latest("t") is history.events[0]
+
+
+def test_ended_histories_are_dropped_after_their_retention():
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    tracker = ProgressTracker(retention=timedelta(minutes=60), clock=lambda: now)
+    history = tracker.begin("t")
+    cancelled(history)
+    tracker.end(history)
+    now += timedelta(minutes=59)
+    assert tracker.latest("t") is not None
+    now += timedelta(minutes=1)
+    assert tracker.latest("t") is None
+    tracker.begin("u").publish(events.StageUpdate, "s", 1, "m")
+    tracker.forget("u")
+    assert tracker.latest("u") is None
+
+
+NAMES = st.sampled_from(
+    ["detection", "background_removal", "background", "video_generation", "a", "b"]
+)
+
+
+@given(st.lists(st.tuples(NAMES, st.floats(0.01, 100)), max_size=8))
+def test_spans_follow_each_other_within_their_range(stages):
+    shares = spans(stages)
+    assert len(shares) == len(stages)
+    edges = [20.0, *(edge for span in shares for edge in (span.start, span.end)), 90.0]
+    assert all(b - a >= -1e-9 for a, b in pairwise(edges))
+
+
+def test_well_known_stages_have_their_places():
+    shares = spans([("detection", 1), ("background_removal", 1), ("x", 3), ("video_generation", 1)])
+    assert [(span.start, span.end) for span in shares] == [(25, 40), (50, 60), (60, 70), (70, 80)]
+    assert spans([("x", 1), ("y", 3)])[1].start == pytest.approx(37.5)
+    assert shares[0].at(-1) == 25
+    assert shares[0].at(2) == 40
