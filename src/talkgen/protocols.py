@@ -391,6 +391,29 @@ class StorageStats:
     total_size_mb: float
     disk: DiskStats | None
 
+    def to_dict(self) -> dict[str, JSON]:
+        """The numbers in JSON, sizes to two decimals."""
+        return {
+            "storage_root": self.storage_root,
+            "tiers": {
+                tier: {
+                    "file_count": stats.file_count,
+                    "size_mb": round(stats.size_mb, 2),
+                    "retention_days": stats.retention_days,
+                }
+                for tier, stats in self.tiers.items()
+            },
+            "total_files": self.total_files,
+            "total_size_mb": round(self.total_size_mb, 2),
+            "disk": self.disk
+            and {
+                "total_gb": round(self.disk.total_gb, 2),
+                "used_gb": round(self.disk.used_gb, 2),
+                "free_gb": round(self.disk.free_gb, 2),
+                "percent_used": round(self.disk.percent_used, 2),
+            },
+        }
+
 
 class StagedFiles(Protocol):
     """A run's own files: durable, private, replaceable until they are published."""

@@ -1,0 +1,84 @@
+"""The JSON form of a manifest: what is in `{task_id}_metadata.json`."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import attrs
+
+from talkgen.errors import StorageError
+from talkgen.media import FileRef
+from talkgen.protocols import Manifest
+from talkgen.storage.names import check_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from talkgen._types import JSON
+
+__all__ = ["decode", "encode"]
+
+VERSION = 1
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as JSON text. URLs are left out: the folder may move.
+
+    Raises:
+        TypeError: The result is not JSON.
+        ValueError: The result holds a number that JSON lacks.
+    """
+    document = {
+        "version": VERSION,
+        "task_id": manifest.task_id,
+        "created": manifest.created.isoformat(),
+        "files": [
+            {"name": file.name, "tier": file.tier, "size": file.size, "sha256": file.sha256}
+            for file in manifest.files
+        ],
+        "result": manifest.result,
+    }
+    return json.dumps(document, indent=2, allow_nan=False).encode()
+
+
+def decode(task_id: str, data: bytes, url_of: Callable[[FileRef], str]) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        task_id: The task whose manifest it must be.
+        data: The JSON text.
+        url_of: Gives a file its address.
+
+    Raises:
+        StorageError: It is no manifest, another task's, or names what is not the task's.
+    """
+    try:
+        return _manifest(task_id, json.loads(data), url_of)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise StorageError(
+            f"The manifest of task {task_id} is damaged: {error!r}.",
+            hint="Put it back from a copy, or delete the task.",
+        ) from error
+
+
+def _manifest(task_id: str, document: JSON, url_of: Callable[[FileRef], str]) -> Manifest:
+    if (document["version"], document["task_id"]) != (VERSION, task_id):
+        raise ValueError(f"version {document['version']} of task {document['task_id']!r}")
+    created = datetime.fromisoformat(document["created"])
+    if created.tzinfo is None:
+        raise ValueError("created has no time zone")
+    files = (_file(task_id, entry) for entry in document["files"])
+    return Manifest(
+        task_id=task_id,
+        created=created,
+        files=tuple(attrs.evolve(file, url=url_of(file)) for file in files),
+        result=document["result"],
+    )
+
+
+def _file(task_id: str, entry: JSON) -> FileRef:
+    file = FileRef(task_id, entry["tier"], entry["name"], entry["size"], entry["sha256"])
+    check_file(file)
+    return file

@@ -1,0 +1,76 @@
+"""How long files are kept, and what follows from it; pure functions of manifests and a time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import attrs
+
+from talkgen.protocols import FileInfo
+
+if TYPE_CHECKING:
+    from talkgen.media import FileRef, Tier
+    from talkgen.protocols import Manifest
+
+__all__ = ["Retention", "expired_files", "expires", "file_infos", "remainder", "utc_now"]
+
+LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
+
+
+@attrs.frozen
+class Retention:
+    """How long published files of each tier are kept; `timedelta.max` is for ever.
+
+    Attributes:
+        uploads: Originals.
+        processed: What the stages made.
+        videos: Videos, and the manifests that hold the results.
+        temp: Everything else, and temporary files that a dead process left.
+    """
+
+    uploads: timedelta = timedelta(days=7)
+    processed: timedelta = timedelta(days=3)
+    videos: timedelta = timedelta(days=30)
+    temp: timedelta = timedelta(hours=1)
+
+    def of(self, tier: Tier) -> timedelta:
+        """How long this tier's files are kept."""
+        duration: timedelta = getattr(self, tier)
+        return duration
+
+
+def utc_now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
+
+
+def expires(created: datetime, tier: Tier, retention: Retention) -> datetime:
+    """When a file's time is over."""
+    return created + min(retention.of(tier), LAST_MOMENT - created)
+
+
+def file_infos(manifest: Manifest, retention: Retention) -> tuple[FileInfo, ...]:
+    """Each file of a task with its times."""
+    return tuple(
+        FileInfo(file, manifest.created, expires(manifest.created, file.tier, retention))
+        for file in manifest.files
+    )
+
+
+def expired_files(manifest: Manifest, retention: Retention, now: datetime) -> tuple[FileRef, ...]:
+    """The files whose time is over."""
+    return tuple(info.file for info in file_infos(manifest, retention) if info.expires <= now)
+
+
+def remainder(manifest: Manifest, retention: Retention, now: datetime) -> Manifest | None:
+    """The manifest without its expired files.
+
+    It is kept as long as a video is, because it holds the result, and longer where a file of
+    the task is; None once nothing of the task is left.
+    """
+    expired = expired_files(manifest, retention, now)
+    files = tuple(file for file in manifest.files if file not in expired)
+    if not files and expires(manifest.created, "videos", retention) <= now:
+        return None
+    return attrs.evolve(manifest, files=files)

@@ -1,0 +1,191 @@
+"""One task's unfinished transaction on a disk: files that are durable but not yet published."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from talkgen.errors import FileMissing, InvalidName, StorageError
+from talkgen.media import FileRef
+from talkgen.protocols import Manifest
+from talkgen.storage import manifests
+from talkgen.storage.filesystem import failures, open_plain, read_plain, removed_on_failure
+from talkgen.storage.layout import SEPARATOR
+from talkgen.storage.names import check_file, check_tier, file_name, is_temporary, temporary_name
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from io import BufferedReader
+
+    from talkgen._types import JSON
+    from talkgen.media import Tier
+    from talkgen.storage.filesystem import FileSystem
+    from talkgen.storage.layout import Layout
+
+__all__ = ["Staging", "describe", "not_staged", "read_exactly"]
+
+
+class Staging:
+    """The folder of one unfinished transaction; every call blocks.
+
+    Attributes:
+        task_id: The task.
+        path: The folder, there from the first file on.
+        planned: The manifest that `plan` wrote, or an earlier process did.
+    """
+
+    def __init__(self, task_id: str, layout: Layout, disk: FileSystem) -> None:
+        """Open the folder, if an earlier process left one, without its half-written files."""
+        self.task_id = task_id
+        self.path = layout.staging / task_id
+        self._layout = layout
+        self._disk = disk
+        self._lock = threading.Lock()
+        self._known: dict[tuple[Tier, str], FileRef] = {}
+        with failures("open", self.path):
+            if self.path.is_symlink():
+                raise StorageError(f"{self.path} is a link.", hint="Remove it.")
+            for name in filter(is_temporary, self._names()):
+                disk.remove(self.path / name)
+            self.planned = self._read_plan()
+
+    def put(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
+        """Keep a file durably, in place of an earlier one of the same name."""
+        if self.planned is not None:
+            raise StorageError(
+                f"Task {self.task_id} is being published; nothing can be added to it.",
+                hint="Publish it to the end, or discard it.",
+            )
+        check_tier(tier)
+        file = describe(self.task_id, tier, file_name(self.task_id, suffix), data)
+        file = attrs.evolve(file, url=self._layout.url(file))
+        target = self._layout.staged(file)
+        with failures("write", target, file.size):
+            self._make()
+            whole = self._whole(data)
+            with self._lock:
+                self._disk.replace(whole, target)
+                self._known[tier, file.name] = file
+            self._disk.sync_folder(self.path)
+        return file
+
+    def read(self, file: FileRef) -> bytes:
+        """The bytes of a staged file, or of one that publishing has placed already."""
+        check_file(file)
+        if file.task_id == self.task_id:
+            for path in (self._layout.staged(file), self._layout.place(file)):
+                with suppress(FileMissing):
+                    return read_exactly(path, file)
+        raise not_staged(self.task_id, file)
+
+    def files(self) -> tuple[FileRef, ...]:
+        """What is staged, by tier and name."""
+        return tuple(file for name in self._names() if (file := self._file(name)))
+
+    def plan(self, result: JSON, created: datetime) -> Manifest:
+        """Decide durably to publish what is staged; the manifest as its readers will see it."""
+        manifest = Manifest(self.task_id, created, self.files(), result)
+        data = manifests.encode(manifest)
+        path = self._layout.plan(self.task_id)
+        with failures("write", path, len(data)):
+            self._make()
+            self._disk.replace(self._whole(data), path)
+            self._disk.sync_folder(self.path)
+        self.planned = manifests.decode(self.task_id, data, self._layout.url)
+        return self.planned
+
+    def remove(self) -> None:
+        """Remove the folder and all that is in it."""
+        for name in self._names():
+            self._disk.remove(self.path / name)
+        self._disk.remove_folder(self.path)
+
+    def _make(self) -> None:
+        if not self.path.exists():
+            self._disk.make_folder(self.path)
+            self._disk.sync_folder(self._layout.staging)
+
+    def _whole(self, data: bytes | Path) -> Path:
+        """A durable file with this content, to be renamed within the disk."""
+        part = self.path / temporary_name("part")
+        with removed_on_failure(self._disk, part):
+            if isinstance(data, Path):
+                self._move(data, part)
+            else:
+                self._disk.write(part, data)
+            self._disk.sync_file(part)
+        return part
+
+    def _move(self, source: Path, part: Path) -> None:
+        try:
+            self._disk.replace(source, part)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # Somebody mounted another disk on the temporary tier.
+            self._disk.copy(source, part)
+            self._disk.remove(source)
+
+    def _names(self) -> list[str]:
+        return sorted(os.listdir(self.path)) if self.path.exists() else []
+
+    def _file(self, staged_name: str) -> FileRef | None:
+        tier, _, name = staged_name.partition(SEPARATOR)
+        file = FileRef(self.task_id, tier, name, 0, "")  # type: ignore[arg-type]  # checked next
+        try:
+            check_file(file)
+        except InvalidName:
+            return None
+        return self._known.get((file.tier, name)) or self._described(file)
+
+    def _described(self, file: FileRef) -> FileRef:
+        """A file that an earlier process staged."""
+        path = self._layout.staged(file)
+        with failures("read", path):
+            found = describe(self.task_id, file.tier, file.name, path)
+        return attrs.evolve(found, url=self._layout.url(found))
+
+    def _read_plan(self) -> Manifest | None:
+        try:
+            data = read_plain(self._layout.plan(self.task_id))
+        except FileMissing:
+            return None
+        return manifests.decode(self.task_id, data, self._layout.url)
+
+
+def describe(task_id: str, tier: Tier, name: str, data: bytes | Path) -> FileRef:
+    """A file by its size and digest."""
+    if not isinstance(data, Path):
+        return FileRef(task_id, tier, name, len(data), hashlib.sha256(data).hexdigest())
+    with failures("read", data), open_plain(data) as file:
+        size, digest = _measured(file)
+    return FileRef(task_id, tier, name, size, digest)
+
+
+def read_exactly(path: Path, file: FileRef) -> bytes:
+    """A file's bytes, when they are those that the reference names.
+
+    Raises:
+        FileMissing: It is not there, or was replaced or damaged.
+    """
+    data = read_plain(path)
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise FileMissing(f"{path} has other content than {file.name} had: it was replaced.")
+    return data
+
+
+def not_staged(task_id: str, file: FileRef) -> FileMissing:
+    """The error of a file that is not the transaction's."""
+    return FileMissing(f"Task {task_id} has staged no {file.name} with this content.")
+
+
+def _measured(file: BufferedReader) -> tuple[int, str]:
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return file.tell(), digest
