@@ -8,7 +8,7 @@ import pytest
 from PIL import Image as Photo
 
 from talkgen.media import Image
-from talkgen.models.face import find_faces, find_mesh
+from talkgen.models.face import find_mesh, find_meshes
 from talkgen.scheduling import LocalScheduler
 
 
@@ -25,12 +25,12 @@ def portrait(portrait_path: Path) -> Image:
 
 
 async def test_finds_the_face_of_the_portrait(portrait, scheduler):
-    (face,) = await find_faces(portrait, scheduler=scheduler)
+    (face,) = await find_meshes(portrait, scheduler=scheduler)
 
     x0, y0, x1, y1 = face.box
-    assert face.score > 0.8
-    assert (x0 + x1) / 2 == pytest.approx(226, abs=8)
-    assert x1 - x0 == pytest.approx(95, abs=15)
+    assert face.confidence > 0.9
+    assert (x0 + x1) / 2 == pytest.approx(225, abs=4)
+    assert x1 - x0 == pytest.approx(94, abs=6)
 
 
 async def test_meshes_the_face_of_the_portrait(portrait, scheduler):

@@ -1,18 +1,13 @@
-"""The networks in the wheel: their files, checked, and the runtime that runs them."""
+"""The runtime of the networks in the wheel."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from contextlib import contextmanager
-from importlib.resources import files
 from threading import Lock
 from typing import TYPE_CHECKING
 
-import attrs
-
-from talkgen.errors import ModelUnavailable
 from talkgen.requirements import explained
 
 if TYPE_CHECKING:
@@ -21,62 +16,29 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Asset", "Network"]
+    from talkgen.models._assets import Asset
 
+__all__ = ["PEAK_BYTES", "Network"]
 
-@attrs.frozen
-class Asset:
-    """A network's file beside this module.
-
-    Attributes:
-        name: The file's name in `assets/`.
-        sha256: Hexadecimal digest that the bytes must have.
-    """
-
-    name: str
-    sha256: str
-
-    @property
-    def key(self) -> str:
-        """The file and its content, short."""
-        return f"{self.name.removesuffix('.tflite')}@{self.sha256[:12]}"
-
-    def read(self) -> bytes:
-        """The file's bytes.
-
-        Raises:
-            talkgen.errors.ModelUnavailable: The file is absent, unreadable or damaged.
-        """
-        try:
-            data = (files(__package__) / "assets" / self.name).read_bytes()
-        except OSError as error:
-            raise self._unavailable(f"cannot be read: {error}") from error
-        if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise self._unavailable("is damaged")
-        return data
-
-    def _unavailable(self, trouble: str) -> ModelUnavailable:
-        return ModelUnavailable(
-            f"The embedded model {self.name} {trouble}.",
-            hint="Install the package again: pip install --force-reinstall --no-deps talkgen",
-        )
+PEAK_BYTES = 32 * 2**20
+"""What any one of the networks needs in memory, weights and working space, rounded up."""
 
 
 class Network:
-    """A loaded network: one picture in, all its outputs out. Used by one thread at a time.
-
-    One thread each: the networks take about a millisecond, less than it costs to share them out.
-
-    Raises:
-        talkgen.errors.ModelUnavailable: The file is absent or damaged.
-        talkgen.errors.MissingDependency: The runtime is not installed on this machine.
-    """
+    """A loaded network: one picture in, all its outputs out. Used by one thread at a time."""
 
     def __init__(self, asset: Asset) -> None:
+        """Load the network.
+
+        Raises:
+            talkgen.errors.ModelUnavailable: Its file is absent or damaged.
+            talkgen.errors.MissingDependency: The runtime cannot be had on this machine.
+        """
         data = asset.read()
         with explained():
-            from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - 0.2 s to import
+            from ai_edge_litert.interpreter import Interpreter
         with _without_banner():
+            # The networks take about a millisecond: more threads only wait for each other.
             self._interpreter = Interpreter(model_content=data, num_threads=1)
             self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
@@ -100,8 +62,8 @@ class Network:
         del self._interpreter
 
 
-_BANNER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
-_stderr_lock = Lock()
+_BANNER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+_stderr = Lock()
 
 
 @contextmanager
@@ -111,13 +73,19 @@ def _without_banner() -> Iterator[None]:
     It is written to the file descriptor from C++, and no switch turns it off. Whatever else
     arrives there in the meantime is passed on.
     """
-    with _stderr_lock, tempfile.TemporaryFile() as caught:
-        stderr = os.dup(2)
+    with _stderr, tempfile.TemporaryFile() as caught:
+        try:
+            terminal = os.dup(2)
+        except OSError:  # a process without a standard error: nothing to keep clean
+            yield
+            return
         os.dup2(caught.fileno(), 2)
         try:
             yield
         finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+            os.dup2(terminal, 2)
+            os.close(terminal)
             caught.seek(0)
-            os.write(2, caught.read().replace(_BANNER, b""))
+            for line in caught:
+                if not line.startswith(_BANNER):
+                    os.write(2, line)

@@ -17,7 +17,7 @@ from talkgen.requirements import explained
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Window"]
+__all__ = ["Window", "turned"]
 
 
 @attrs.frozen
@@ -38,8 +38,8 @@ class Window:
 
     def to_picture(self, points: NDArray[np.floating]) -> NDArray[np.float32]:
         """Points in 0..1 of the window, shape (n, 2), in pixels of the picture."""
-        turned = (points - 0.5) @ self._axes().T * self.side
-        return np.asarray(turned + np.array([self.x, self.y]), np.float32)
+        centre = np.array([self.x, self.y])
+        return np.asarray(turned((points - 0.5) * self.side, self.angle) + centre, np.float32)
 
     def sample(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
         """The window's content, black outside of the picture.
@@ -52,10 +52,10 @@ class Window:
             RGB in 0..1, shape (size, size, 3).
         """
         with explained():
-            import cv2  # noqa: PLC0415 - 0.2 s to import
+            import cv2
 
         part, origin, scale = self._shrunk(pixels, size)
-        axes = self._axes() * self.side / size / scale[:, None]
+        axes = _axes(self.angle) * self.side / size / scale[:, None]
         centre = (np.array([self.x, self.y]) - origin) / scale
         # OpenCV counts from pixel centres: half a pixel is taken off on both sides.
         shift = centre - axes @ [size / 2 - 0.5, size / 2 - 0.5] - 0.5
@@ -67,11 +67,6 @@ class Window:
         )
         return np.asarray(sampled, np.float32) / np.float32(255)
 
-    def _axes(self) -> NDArray[np.float64]:
-        """The window's two directions as columns."""
-        c, s = cos(self.angle), sin(self.angle)
-        return np.array([[c, -s], [s, c]], float)
-
     def _shrunk(
         self, pixels: NDArray[np.uint8], size: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
@@ -80,7 +75,7 @@ class Window:
         Returns:
             Their pixels, where they begin in the picture, and pixels of the picture per pixel.
         """
-        import cv2  # noqa: PLC0415 - 0.2 s to import
+        import cv2
 
         height, width = pixels.shape[:2]
         reach = self.side / 2 * (abs(cos(self.angle)) + abs(sin(self.angle))) + 1
@@ -93,6 +88,17 @@ class Window:
             part = np.asarray(cv2.resize(part, smaller, interpolation=cv2.INTER_AREA), np.uint8)
         scale = np.array([(x1 - x0) / part.shape[1], (y1 - y0) / part.shape[0]])
         return part, np.array([x0, y0], float), np.asarray(scale, float)
+
+
+def turned(points: NDArray[np.floating], angle: float) -> NDArray[np.float32]:
+    """Points of shape (n, 2) about the origin; a positive angle takes the x axis down."""
+    return np.asarray(points @ _axes(angle).T, np.float32)
+
+
+def _axes(angle: float) -> NDArray[np.float64]:
+    """Turned axes as columns."""
+    c, s = cos(angle), sin(angle)
+    return np.array([[c, -s], [s, c]], float)
 
 
 def _bounds(centre: float, reach: float, length: int) -> tuple[int, int]:
