@@ -1,18 +1,11 @@
 """Fixtures that every test may use."""
 
-import inspect
 import os
 from pathlib import Path
 
 import pytest
 
 DEMO = Path(__file__).parent.parent / "docs" / "assets" / "demo"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
-            item.add_marker(pytest.mark.anyio)
 
 
 @pytest.fixture(params=["asyncio", "trio"])
