@@ -190,7 +190,7 @@ async def test_cancelling_pipeline_run_cancels_the_run(anyio_backend):
 
 async def test_leaving_by_an_exception_cancels_and_keeps_the_exception(anyio_backend):
     step = Step(script=forever)
-    with pytest.raises(KeyError, match="mine"):
+    with pytest.raises(KeyError, match="mine"):  # noqa: PT012 - it is raised inside on purpose
         async with pipeline(step) as opened:
             run = opened.start(PICTURE)
             await step.entered.wait()
@@ -227,7 +227,7 @@ async def test_map_yields_each_key_once(anyio_backend):
 async def test_leaving_map_cancels_the_rest(anyio_backend):
     step = Step(script=forever)
     async with pipeline(step) as opened:
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError):  # noqa: PT012 - as above
             async with opened.map([PICTURE] * 3):
                 await step.entered.wait()
                 raise KeyError

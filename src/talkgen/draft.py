@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Box", "Draft", "Person", "Result", "TaskState"]
 
 
-
-
 class TaskState(StrEnum):
     """Where a task stands."""
 

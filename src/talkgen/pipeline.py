@@ -24,6 +24,7 @@ from talkgen.storage import LocalStorage
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
 
     from anyio.abc import TaskGroup
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -144,10 +145,15 @@ class Pipeline:
             raise
         return self
 
-    async def __aexit__(self, *error: object) -> bool | None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
         assert self._opening is not None  # noqa: S101 - __aenter__ has set it
         try:
-            return await self._opening.__aexit__(*error)
+            return await self._opening.__aexit__(kind, error, traceback)
         finally:
             self._session = self._opening = None
 

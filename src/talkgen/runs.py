@@ -84,7 +84,7 @@ class Context:
     _history: History
     _strict: bool
     _name: str = ""
-    _span: Span = Span(FIRST, LAST)
+    _span: Span = attrs.field(factory=partial(Span, FIRST, LAST))
     _reported: tuple[str, int, float] = ("", -1, 0.0)
 
     def enter(self, name: str, span: Span) -> None:
@@ -188,6 +188,9 @@ class Run:
         try:
             with self._scope:
                 await self._attempt()
+        except Exception as error:
+            logger.exception("task %s: its files or its journal could not be ended", self.task_id)
+            self._fail(as_talkgen_error(error, stage=self._stage, task_id=self.task_id))
         finally:
             if self._result is None and self._error is None:
                 self._error = RunCancelled(f"Task {self.task_id} was cancelled.")
@@ -242,7 +245,7 @@ class Run:
             known = as_talkgen_error(error, stage=self._stage, task_id=self.task_id)
             with anyio.CancelScope(shield=True):
                 await self._give_up(known, draft, files, journal)
-        except BaseException:
+        except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 await self._cancelled(files, journal)
             raise
@@ -274,9 +277,10 @@ class Run:
         context.enter(stage.name, span)
         try:
             draft = await stage.run(draft, context)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a stage may raise anything
             self._go_on_without(stage, error, context)
-        context.leave()
+        else:
+            context.leave()
         self._timings[stage.name] = monotonic() - began
         return draft
 
@@ -418,8 +422,8 @@ def _check(stages: Sequence[Stage], draft: Draft, context: Context) -> None:
 async def _keep_originals(draft: Draft, files: Transaction) -> None:
     for name, original in (("original", draft.image), ("audio", draft.speech)):
         if isinstance(original, (Image, Speech)):
-            data, suffix = await anyio.to_thread.run_sync(original.original)
-            await files.put("uploads", f"{name}.{suffix}", data)
+            file = await anyio.to_thread.run_sync(original.original)
+            await files.put("uploads", f"{name}.{file.type}", file.data)
 
 
 async def _close(files: Transaction | None) -> None:

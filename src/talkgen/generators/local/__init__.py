@@ -1,0 +1,115 @@
+"""The local renderer: warps one photo to a recording, on any CPU.
+
+A modest talking photo: lips, jaw, lids, head and shoulders move; there are no new wrinkles and no
+real tongue, and beside a neural model it looks simple.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import attrs
+from anyio.lowlevel import RunVar
+
+from talkgen.media import Speech, Video
+from talkgen.requirements import explained
+
+if TYPE_CHECKING:
+    from talkgen.media import Image, Text
+    from talkgen.protocols import StageContext
+
+__all__ = ["LocalGenerator"]
+
+VERSION = 1  # raised whenever the same input gives another video
+SMALLEST, LARGEST = 16, 1080
+
+_renders: RunVar[anyio.CapacityLimiter] = RunVar("talkgen_renders")
+
+
+@attrs.frozen
+class LocalGenerator:
+    """Renders on this machine; takes recordings only.
+
+    Attributes:
+        size: The longer side of the video in pixels, 16..1080; the portrait's shape is kept.
+        fps: Frames a second, 25 or 30.
+        seed: Of blinks and small motion; the same seed gives the same file.
+        background: A colour, as CSS names it, for a portrait that was cut out.
+    """
+
+    accepts_text: ClassVar[bool] = False
+
+    size: int = attrs.field(default=512)
+    fps: int = attrs.field(default=25, validator=attrs.validators.in_({25, 30}))
+    seed: int = 0
+    background: str = "#ffffff"
+
+    @size.validator
+    def _within(self, _attribute: object, value: int) -> None:
+        if not SMALLEST <= value <= LARGEST:
+            raise ValueError(f"size must be {SMALLEST}..{LARGEST} pixels, not {value}")
+
+    @property
+    def key(self) -> str:
+        """The renderer and everything that changes its video."""
+        return f"local@{VERSION}({self.size},{self.fps},{self.seed},{self.background})"
+
+    async def generate(
+        self, portrait: Image, speech: Speech | Text, context: StageContext
+    ) -> Video:
+        """Render a video.
+
+        Args:
+            portrait: With a face that looks towards the camera. One that was cut out is laid on
+                the background; of an opaque one the person is found, and the rest stays still.
+            speech: A recording.
+            context: The stage's.
+
+        Raises:
+            TypeError: The speech is a text.
+            talkgen.errors.NoFaceInPortrait: There is no face to animate.
+            talkgen.errors.MediaFailed: The encoder gave up.
+        """
+        if not isinstance(speech, Speech):
+            raise TypeError("the local renderer cannot speak a text; give it a recording")
+        with explained():
+            from talkgen.generators.local import render
+        scene = await render.prepare(self, portrait, context.scheduler)
+        async with context.files.scratch() as folder:
+            path = folder / "video.mp4"
+            work = partial(
+                render.render,
+                scene,
+                speech,
+                path,
+                fps=self.fps,
+                seed=self.seed,
+                at_frame=partial(_at_frame, context),
+            )
+            await anyio.to_thread.run_sync(work, limiter=_limiter())
+            file = await context.files.put("videos", "final.mp4", path)
+        frames = render.frame_count(speech, self.fps)
+        context.report(1.0, "Video rendered", stage="render_complete", frames=frames)
+        return Video(file=file, duration=frames / self.fps, fps=self.fps, size=scene.size)
+
+
+def _at_frame(context: StageContext, frame: int, frames: int) -> None:
+    """In the worker thread: leave if the run is cancelled, else tell how far it is."""
+    anyio.from_thread.check_cancelled()
+    message = f"Rendering frame {frame} of {frames}"
+    context.report(frame / frames, message, stage="render_running")
+
+
+def _limiter() -> anyio.CapacityLimiter:
+    """As many renders at a time as there are processors: more would only take memory."""
+    try:
+        return _renders.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
+        _renders.set(limiter)
+        return limiter

@@ -1,0 +1,170 @@
+"""A prepared portrait and a pose give a frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import cv2
+import numpy as np
+
+from talkgen.generators.local.rig import Eye, Face, Mouth, eye_of, mouth_of, sampled, smoothstep
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from talkgen.generators.local.motion import Pose
+    from talkgen.generators.local.rig import Floats, Layer
+
+__all__ = ["Puppet"]
+
+BREATHING = 0.012  # eye distances that the shoulders rise and fall
+SHOULDER_SHARE = 0.12  # of the head's movement
+COARSE = 8  # the head's movement is smooth: its map is made on every eighth pixel
+
+
+@attrs.frozen(eq=False)
+class Puppet:
+    """A portrait ready to be posed.
+
+    Attributes:
+        pixels: RGB, shape (height, width, 3).
+        alpha: 0..1, shape (height, width); what is not the person stays where it is.
+        background: RGB, what is behind the person.
+        face: Where the face is.
+        mouth: The lips and what is behind them.
+        eyes: Both.
+    """
+
+    pixels: NDArray[np.uint8]
+    alpha: Floats
+    background: NDArray[np.uint8]
+    face: Face
+    mouth: Mouth
+    eyes: tuple[Eye, Eye]
+    head: Head
+
+    @classmethod
+    def of(
+        cls,
+        pixels: NDArray[np.uint8],
+        alpha: Floats,
+        background: NDArray[np.uint8],
+        points: Floats,
+    ) -> Puppet:
+        """Prepare a portrait.
+
+        Args:
+            pixels: RGB `uint8`, shape (height, width, 3).
+            alpha: 0..1, shape (height, width).
+            background: RGB `uint8`, shape (height, width, 3).
+            points: The face mesh, shape (468, 2), in pixels.
+        """
+        height, width = alpha.shape
+        face = Face(np.asarray(points, np.float32), width, height)
+        eyes = (eye_of(face, 0), eye_of(face, 1))
+        head = Head.of(face)
+        return cls(pixels, alpha, background, face, mouth_of(face, pixels), eyes, head)
+
+    def frame(self, pose: Pose) -> NDArray[np.uint8]:
+        """The portrait in a pose: RGB, shape (height, width, 3)."""
+        skin = self.pixels.copy()
+        self._speak(skin, pose)
+        if pose.blink > 0:
+            for eye in self.eyes:
+                _blink(skin, eye, pose.blink)
+        return self._composed(skin, self.head.map(pose))
+
+    def _speak(self, skin: NDArray[np.uint8], pose: Pose) -> None:
+        mouth = self.mouth
+        # The photo's own smile narrows as it opens, and is closed in all poses.
+        numbers = (pose.opening, max(-pose.width, 0.0), max(pose.width, 0.0), 1.0)
+        part = skin[mouth.box.slices]
+        upper, upper_mask, source = _warped(part, mouth.upper, numbers)
+        lower, lower_mask, _ = _warped(part, mouth.lower, numbers)
+        inside = sampled(mouth.teeth, source)
+        seen = mouth.inside[..., None]
+        behind = inside * seen + lower * (1 - seen)
+        over = behind + (lower - behind) * lower_mask[..., None]
+        over += (upper - over) * upper_mask[..., None]
+        skin[mouth.box.slices] = np.clip(over + 0.5, 0, 255).astype(np.uint8)
+
+    def _composed(self, skin: NDArray[np.uint8], source: Floats) -> NDArray[np.uint8]:
+        warped = sampled(skin, source, cv2.INTER_CUBIC)
+        alpha = sampled(self.alpha, source)
+        return np.asarray(cv2.blendLinear(warped, self.background, alpha, 1 - alpha), np.uint8)
+
+
+def _warped(
+    part: NDArray[np.uint8], layer: Layer, numbers: tuple[float, ...]
+) -> tuple[Floats, Floats, Floats]:
+    source = layer.source(numbers)
+    pixels = sampled(part, source, cv2.INTER_CUBIC)
+    return np.asarray(pixels, np.float32), sampled(layer.mask, source), source
+
+
+def _blink(skin: NDArray[np.uint8], eye: Eye, shut: float) -> None:
+    part = skin[eye.box.slices]
+    lid, mask, _ = _warped(part, eye.lid, (shut,))
+    over = part + (lid - part) * mask[..., None]
+    skin[eye.box.slices] = np.clip(over + 0.5, 0, 255).astype(np.uint8)
+
+
+@attrs.frozen(eq=False)
+class Head:
+    """How the head's movement spreads over the picture, on a coarse grid.
+
+    Attributes:
+        x, y: Pixels of the grid's points.
+        weight: 1 on the head, less on the neck, little at the shoulders.
+        depth: How far a point is in front of the head's middle, 0..1.
+        pivot: The neck, in pixels.
+        unit: The distance between the eyes in pixels.
+        size: Width and height of the picture.
+    """
+
+    x: Floats
+    y: Floats
+    weight: Floats
+    depth: Floats
+    pivot: Floats
+    unit: float
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, face: Face) -> Head:
+        columns, rows = -(-face.width // COARSE) + 1, -(-face.height // COARSE) + 1
+        x = np.tile(np.linspace(0, face.width - 1, columns, dtype=np.float32), (rows, 1))
+        y = np.tile(np.linspace(0, face.height - 1, rows, dtype=np.float32)[:, None], columns)
+        local = face.local(np.stack([x, y], axis=-1).reshape(-1, 2)).reshape(rows, columns, 2)
+        u, v = local[..., 0], local[..., 1]
+        chin = float(face.local(face.points[[152]])[0, 1])
+        weight = 1 - (1 - SHOULDER_SHARE) * smoothstep(chin + 0.05, chin + 1.1, v)
+        depth = np.exp(-((u / 0.9) ** 2) - ((v + 0.45) / 1.0) ** 2).astype(np.float32)
+        pivot = face.origin + (chin + 0.4) * face.axes[1]
+        return cls(x, y, weight, depth, pivot, face.unit, (face.width, face.height))
+
+    def map(self, pose: Pose) -> Floats:
+        """Where each pixel comes from, shape (height, width, 2)."""
+        right = (pose.x + pose.turn * self.depth) * self.unit
+        right = right - pose.roll * (self.y - self.pivot[1])
+        down = pose.y * self.unit + pose.roll * (self.x - self.pivot[0])
+        breath = pose.breath * BREATHING * self.unit * (1 - self.weight)
+        source = np.stack(
+            [self.x - right * self.weight, self.y - down * self.weight + breath], axis=-1
+        )
+        return _enlarged(source.astype(np.float32), self.size)
+
+
+def _enlarged(coarse: Floats, size: tuple[int, int]) -> Floats:
+    """To one value a pixel; the grid's first and last points are the picture's."""
+    width, height = size
+    rows, columns = coarse.shape[:2]
+    scale = np.array(
+        [[(columns - 1) / (width - 1), 0, 0], [0, (rows - 1) / (height - 1), 0]], np.float32
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(
+        cv2.warpAffine(coarse, scale, size, flags=flags, borderMode=cv2.BORDER_REPLICATE),
+        np.float32,
+    )

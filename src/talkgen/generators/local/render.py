@@ -1,0 +1,166 @@
+"""From a portrait and a recording to the file, part by part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+import attrs
+import cv2
+import numpy as np
+from PIL import ImageColor
+
+from talkgen.generators.local.encoding import encode
+from talkgen.generators.local.frames import Puppet
+from talkgen.generators.local.motion import move
+from talkgen.generators.local.voice import articulate
+from talkgen.media import Image
+from talkgen.models.face import find_mesh
+from talkgen.models.segmentation import SelfieSegmentationModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from talkgen.generators.local import LocalGenerator
+    from talkgen.generators.local.motion import Motion
+    from talkgen.media import Speech
+    from talkgen.models.face import FaceMesh
+    from talkgen.protocols import GPUScheduler
+
+__all__ = ["Scene", "frame_count", "prepare", "render"]
+
+OPAQUE = 255
+ENLARGED = 1.3  # beyond this a portrait looks soft, and is sharpened a little
+SHARPENING = 0.35
+# Eye distances around the person in which what is behind them has to be guessed, because the
+# head uncovers it.
+UNCOVERED = 0.15
+
+
+@attrs.frozen(eq=False)
+class Scene:
+    """Everything that is computed once.
+
+    Attributes:
+        puppet: The portrait, ready to be posed.
+        size: Width and height of the video in pixels, both even.
+    """
+
+    puppet: Puppet
+    size: tuple[int, int]
+
+
+async def prepare(generator: LocalGenerator, portrait: Image, scheduler: GPUScheduler) -> Scene:
+    """Find the face, cut the person out where that is not done, and set up the rig."""
+    scaled = await anyio.to_thread.run_sync(_scaled, portrait, generator.size)
+    mesh = await find_mesh(scaled, scheduler=scheduler)
+    matte = None if _cut_out(scaled) else await scheduler.run(SelfieSegmentationModel(), scaled)
+    colour = _rgb(generator.background)
+    return await anyio.to_thread.run_sync(_scene, scaled, mesh, matte, colour)
+
+
+def _scene(
+    portrait: Image, mesh: FaceMesh, matte: NDArray[np.float32] | None, colour: tuple[int, int, int]
+) -> Scene:
+    pixels = np.ascontiguousarray(portrait.pixels[..., :3])
+    if matte is None:
+        matte = portrait.pixels[..., 3].astype(np.float32) / OPAQUE
+        plate = np.full_like(pixels, colour)
+    else:
+        plate = _behind(pixels, matte, mesh.eye_distance)
+    puppet = Puppet.of(pixels, matte, plate, mesh.points[:, :2])
+    return Scene(puppet, (portrait.width, portrait.height))
+
+
+def _cut_out(portrait: Image) -> bool:
+    return portrait.has_alpha and bool(portrait.pixels[..., 3].min() < OPAQUE)
+
+
+def render(
+    scene: Scene,
+    speech: Speech,
+    path: Path,
+    *,
+    fps: int,
+    seed: int,
+    at_frame: Callable[[int, int], None],
+) -> None:
+    """Write the video, frame by frame; blocks.
+
+    Args:
+        scene: The portrait.
+        speech: The sound.
+        path: The file to make.
+        fps: Frames a second.
+        seed: Of everything that moves by itself.
+        at_frame: Told the frame, from 1, and how many there will be; may raise to stop.
+
+    Raises:
+        talkgen.errors.MediaFailed: The encoder gave up.
+    """
+    count = frame_count(speech, fps)
+    mouth = articulate(speech.samples, speech.sample_rate, fps=fps, frames=count)
+    frames = _frames(scene.puppet, move(mouth, fps, seed), at_frame)
+    encode(path, frames, speech, fps=fps, size=scene.size)
+
+
+def frame_count(speech: Speech, fps: int) -> int:
+    """Frames that a recording takes, at least one."""
+    return max(1, round(speech.duration * fps))
+
+
+def _frames(
+    puppet: Puppet, motion: Motion, at_frame: Callable[[int, int], None]
+) -> Iterator[NDArray[np.uint8]]:
+    for index in range(len(motion)):
+        at_frame(index + 1, len(motion))
+        yield puppet.frame(motion.pose(index))
+
+
+def _scaled(portrait: Image, size: int) -> Image:
+    """To the video's size, its sides even, as H.264 wants them."""
+    factor = size / max(portrait.width, portrait.height)
+    width, height = (
+        max(2, 2 * round(side * factor / 2)) for side in (portrait.width, portrait.height)
+    )
+    scaled = portrait.resized(width, height)
+    return _sharpened(scaled) if factor > ENLARGED else scaled
+
+
+def _sharpened(image: Image) -> Image:
+    pixels = image.pixels.copy()
+    soft = cv2.GaussianBlur(pixels[..., :3], (0, 0), 1.6)
+    colours = cv2.addWeighted(pixels[..., :3], 1 + SHARPENING, soft, -SHARPENING, 0)
+    pixels[..., :3] = colours
+    return Image(pixels)
+
+
+def _behind(
+    pixels: NDArray[np.uint8], alpha: NDArray[np.float32], unit: float
+) -> NDArray[np.uint8]:
+    """The picture without the person, good for as far as the head uncovers it."""
+    grown = cv2.dilate(
+        (alpha > 0.05).astype(np.uint8),  # noqa: PLR2004 - whatever shows a little of the person
+        np.ones((3, 3), np.uint8),
+        iterations=max(1, round(unit * UNCOVERED / 2)),
+    )
+    known = (1 - grown).astype(np.float32)
+    # Spread what is known into the hole, near colours first: a pyramid of ever wider blurs.
+    plate, weight = pixels * known[..., None], known
+    filled = plate.copy()
+    for radius in (unit / 8, unit / 2, unit * 2, unit * 8):
+        blurred = cv2.GaussianBlur(plate, (0, 0), radius)
+        share = cv2.GaussianBlur(known, (0, 0), radius)[..., None]
+        guess = blurred / np.maximum(share, 1e-6)
+        part = np.clip((share[..., 0] - 1e-3) * 100, 0, 1) * (1 - weight)
+        filled += guess * part[..., None]
+        weight = weight + part
+    return np.clip(filled / np.maximum(weight, 1e-6)[..., None], 0, 255).astype(np.uint8)
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue, *_ = ImageColor.getrgb(colour)
+    return red, green, blue
