@@ -14,6 +14,7 @@ __all__ = [
     "FACE_DETECTION_FULL_RANGE",
     "FACE_DETECTION_SHORT_RANGE",
     "FACE_LANDMARK",
+    "PEAK_BYTES",
     "SELFIE_SEGMENTATION",
     "Asset",
 ]
@@ -79,6 +80,9 @@ SELFIE_SEGMENTATION = Asset(
     "mediapipe/modules/selfie_segmentation",
     "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
 )
+
+PEAK_BYTES = 32 * 2**20
+"""What any one of them needs in memory, weights and working space, rounded up."""
 
 ASSETS = (
     FACE_DETECTION_SHORT_RANGE,

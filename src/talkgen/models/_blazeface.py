@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 
 from talkgen.models._faces import Face, suppress
-from talkgen.models._litert import Network
+from talkgen.models._litert import Network, sigmoid
 from talkgen.models._windows import Window
 
 if TYPE_CHECKING:
@@ -72,7 +72,11 @@ class LoadedBlazeFace:
         self._network = Network(asset)
 
     def run(self, batch: Sequence[Image], *, level: int = 0) -> list[tuple[Face, ...]]:  # noqa: ARG002 - there is one
-        """The faces of each picture, highest score first; scores from 0.1."""
+        """The faces of each picture, highest score first; scores from 0.1.
+
+        A face is handed out once for every window that shows it: in profile it is seen in many
+        places, of which only some lead to a mesh.
+        """
         return [self._detect(image) for image in batch]
 
     def close(self) -> None:
@@ -84,12 +88,16 @@ class LoadedBlazeFace:
         if self._detector.tiled:
             windows += tiles(image.width, image.height)
         found = [face for window in windows for face in self._look(image.pixels, window)]
-        return suppress(sorted(found, key=lambda face: -face.score), _SAME_FACE)
+        return tuple(sorted(found, key=lambda face: -face.score))
 
-    def _look(self, pixels: NDArray[np.uint8], window: Window) -> Iterator[Face]:
+    def _look(self, pixels: NDArray[np.uint8], window: Window) -> tuple[Face, ...]:
+        found = sorted(self._answers(pixels, window), key=lambda face: -face.score)
+        return suppress(found, _SAME_FACE)
+
+    def _answers(self, pixels: NDArray[np.uint8], window: Window) -> Iterator[Face]:
         size = self._detector.size
         values, logits = self._network.run(window.sample(pixels, size) * 2 - 1)
-        scores = 1 / (1 + np.exp(-logits[:, 0].astype(float)))
+        scores = sigmoid(logits[:, 0])
         for i in np.flatnonzero(scores >= _LOWEST_SCORE):
             yield _decoded(values[i] / size, self._anchors[i], float(scores[i]), window)
 

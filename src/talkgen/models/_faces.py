@@ -148,20 +148,37 @@ L = TypeVar("L", bound=Located)
 
 
 def suppress(found: Iterable[L], iou: float) -> tuple[L, ...]:
-    """Non-maximum suppression: of those that overlap, the best.
+    """Non-maximum suppression: of those that are the same face, the best.
 
     Args:
         found: Best first.
-        iou: Overlap (intersection over union) above which two are the same, 0..1.
+        iou: As of `same_face`.
 
     Returns:
         Those kept, in their order.
     """
     kept: list[L] = []
     for one in found:
-        if all(overlap(one.box, other.box) <= iou for other in kept):
+        if not any(same_face(one.box, other.box, iou) for other in kept):
             kept.append(one)
     return tuple(kept)
+
+
+def same_face(a: Bounds, b: Bounds, iou: float) -> bool:
+    """Whether two boxes are the same face.
+
+    Args:
+        a: A face's box.
+        b: Another's, or the same's.
+        iou: Intersection over union above which they are, 0..1. Below it they are, too, if the
+            centre of one is within the other: no face has room for another's centre.
+    """
+    return overlap(a, b) > iou or _holds_centre(a, b) or _holds_centre(b, a)
+
+
+def _holds_centre(box: Bounds, other: Bounds) -> bool:
+    x, y = (other[0] + other[2]) / 2, (other[1] + other[3]) / 2
+    return box[0] < x < box[2] and box[1] < y < box[3]
 
 
 def overlap(a: Bounds, b: Bounds) -> float:

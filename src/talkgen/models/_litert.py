@@ -8,20 +8,18 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from talkgen.requirements import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from talkgen.models._assets import Asset
 
-__all__ = ["PEAK_BYTES", "Network"]
-
-PEAK_BYTES = 32 * 2**20
-"""What any one of the networks needs in memory, weights and working space, rounded up."""
+__all__ = ["Network", "sigmoid"]
 
 
 class Network:
@@ -60,6 +58,12 @@ class Network:
     def close(self) -> None:
         """Free the memory."""
         del self._interpreter
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Logits as probabilities, 0..1."""
+    # Beyond 80 the answer is 0 or 1 in any case, and exp() overflows.
+    return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -80, 80)))
 
 
 _BANNER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."

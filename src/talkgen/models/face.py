@@ -17,9 +17,9 @@ from talkgen.models._assets import (
     FACE_DETECTION_FULL_RANGE,
     FACE_DETECTION_SHORT_RANGE,
     FACE_LANDMARK,
+    PEAK_BYTES,
 )
-from talkgen.models._faces import Face, FaceCrop, FaceMesh, prominence, suppress
-from talkgen.models._litert import PEAK_BYTES
+from talkgen.models._faces import Face, FaceCrop, FaceMesh, prominence, same_face, suppress
 
 if TYPE_CHECKING:
     from talkgen.media import Image
@@ -143,15 +143,17 @@ async def find_meshes(
     far = await scheduler.run(FaceDetectionModel("far"), image)
     # However present the face, a score below the square cannot reach the confidence.
     likely = [face for face in near + far if face.score >= confidence**2]
-    meshes = []
-    for face in suppress(sorted(likely, key=lambda face: -face.score), iou):
+    meshes: list[FaceMesh] = []
+    for face in sorted(likely, key=lambda face: -face.score):
+        if any(same_face(face.box, mesh.box, iou) for mesh in meshes):
+            continue
         crop = FaceCrop(image, face.box, face.roll, face.score)
         mesh = await scheduler.run(FaceMeshModel(), crop)
         if mesh is not None and mesh.confidence >= confidence:
             meshes.append(mesh)
-    # Two rough boxes may have led to the same face.
-    distinct = suppress(sorted(meshes, key=lambda mesh: -mesh.confidence), iou)
-    return tuple(sorted(distinct, key=lambda mesh: -_prominence(mesh, image)))
+    # Boxes that differ may have led to the same face.
+    best_first = sorted(meshes, key=lambda mesh: -mesh.confidence)
+    return tuple(sorted(suppress(best_first, iou), key=lambda mesh: -_prominence(mesh, image)))
 
 
 def _prominence(mesh: FaceMesh, image: Image) -> float:
