@@ -38,11 +38,13 @@ if TYPE_CHECKING:
 __all__ = [
     "as_pixels",
     "as_samples",
+    "check_rate",
+    "check_seconds",
     "decode_audio",
     "decode_image",
     "encode_image",
     "encode_wav",
-    "from_pillow",
+    "pixels_of",
     "resize",
 ]
 
@@ -92,35 +94,22 @@ def decode_image(data: bytes, *, max_pixels: int) -> tuple[Pixels, str]:
     """
     with _image_errors():
         image, suffix = _identify(data)
-    return from_pillow(image, max_pixels=max_pixels), suffix
+    return _from_pillow(image, max_pixels), suffix
 
 
-def from_pillow(image: Image.Image, *, max_pixels: int) -> Pixels:
-    """The pixels of Pillow's image, upright; see `decode_image`. The image itself is only read."""
-    width, height = image.size
-    check_pixels(width, height, max_pixels)
-    with _image_errors():
-        image.load()
-        # Asked only now: Pillow turns a TIFF itself while loading, and drops the tag.
-        orientation = _orientation(image)
-        image = _eight_bit(image)
-        pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-        return _frozen(_upright(pixels, orientation))
-
-
-def check_pixels(width: int, height: int, max_pixels: int) -> None:
-    """Refuse a picture of more pixels than this.
+def pixels_of(source: object, *, max_pixels: int) -> Pixels | None:
+    """The pixels of an array or of Pillow's image; None where the source is neither.
 
     Raises:
-        talkgen.errors.InvalidImage: It has more, or none at all.
+        talkgen.errors.InvalidImage: See `as_pixels` and `decode_image`.
     """
-    if width * height > max_pixels:
-        raise InvalidImage(
-            f"The picture has {width}x{height} pixels, more than the limit of {max_pixels}.",
-            hint=PIXEL_LIMIT_HINT,
-        )
-    if width * height == 0:
-        raise InvalidImage(f"The picture has no pixels: it is {width}x{height}.")
+    if isinstance(source, Image.Image):
+        return _from_pillow(source, max_pixels)
+    if not isinstance(source, np.ndarray):
+        return None
+    pixels = as_pixels(source)
+    _check_pixels(pixels.shape[1], pixels.shape[0], max_pixels)
+    return pixels
 
 
 def as_pixels(array: NDArray[np.generic]) -> Pixels:
@@ -146,7 +135,7 @@ def as_pixels(array: NDArray[np.generic]) -> Pixels:
             f"An array of shape {array.shape} is not a picture: "
             "(height, width), (height, width, 3) or (height, width, 4) is wanted."
         )
-    check_pixels(array.shape[1], array.shape[0], array.size)
+    _check_pixels(array.shape[1], array.shape[0], array.size)
     pixels = array.astype(np.uint8, copy=False)
     return _frozen(np.stack([pixels] * 3, axis=-1) if grey else pixels)
 
@@ -178,6 +167,28 @@ def resize(pixels: Pixels, width: int, height: int) -> Pixels:
     """Scale with a Lanczos filter, colours weighted by alpha so that edges keep theirs."""
     size = (width, height)
     return _frozen(np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)))
+
+
+def _from_pillow(image: Image.Image, max_pixels: int) -> Pixels:
+    width, height = image.size
+    _check_pixels(width, height, max_pixels)
+    with _image_errors():
+        image.load()
+        # Asked only now: Pillow turns a TIFF itself while loading, and drops the tag.
+        orientation = _orientation(image)
+        image = _eight_bit(image)
+        pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+        return _frozen(_upright(pixels, orientation))
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise InvalidImage(
+            f"The picture has {width}x{height} pixels, more than the limit of {max_pixels}.",
+            hint=PIXEL_LIMIT_HINT,
+        )
+    if width * height == 0:
+        raise InvalidImage(f"The picture has no pixels: it is {width}x{height}.")
 
 
 def _identify(data: bytes) -> tuple[Image.Image, str]:

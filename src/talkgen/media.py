@@ -6,15 +6,18 @@ which is imported when the first one is opened, so that `import talkgen` stays q
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
+import operator
 import os
+import re
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
-from uuid import uuid4
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -32,7 +35,7 @@ from talkgen.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     import numpy as np
     import PIL.Image
@@ -48,6 +51,9 @@ if TYPE_CHECKING:
 __all__ = ["Encoded", "FileReader", "FileRef", "Image", "Speech", "Text", "Tier", "Video"]
 
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
+T = TypeVar("T", "Image", "Speech")
 
 Tier: TypeAlias = Literal["uploads", "processed", "videos", "temp"]
 """Where a file belongs: it decides how long the file is kept."""
@@ -84,6 +90,10 @@ def _samples(array: Any) -> NDArray[np.float32]:
     from talkgen import codecs
 
     return codecs.as_samples(array)
+
+
+def _rate(value: Any) -> int:
+    return operator.index(value)
 
 
 def _shape(array: NDArray[np.generic]) -> str:
@@ -133,22 +143,16 @@ class Image:
         """
         if isinstance(source, Image):
             return source
-        with _about(source):
+        with PICTURE.about(source):
             return cls._open(source, max_pixels, max_bytes)
 
     @classmethod
     def _open(cls, source: Any, max_pixels: int, max_bytes: int) -> Image:
-        import numpy as np
-        import PIL.Image
-
         from talkgen import codecs
 
-        if isinstance(source, np.ndarray):
-            image = cls(source)
-            codecs.check_pixels(image.width, image.height, max_pixels)
-            return image
-        if isinstance(source, PIL.Image.Image):
-            return cls(codecs.from_pillow(source, max_pixels=max_pixels))
+        pixels = codecs.pixels_of(source, max_pixels=max_pixels)
+        if pixels is not None:
+            return cls(pixels)
         data = PICTURE.read(source, max_bytes)
         pixels, suffix = codecs.decode_image(data, max_pixels=max_pixels)
         return cls(pixels, encoded=Encoded(data, suffix))
@@ -215,7 +219,7 @@ class Image:
         return Image(self.pixels[y0:y1, x0:x1])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (Image, (self.pixels,), self._encoded)
+        return _rebuilt, (Image, self.pixels, self._encoded)
 
 
 @attrs.frozen(eq=False)
@@ -224,13 +228,14 @@ class Speech:
 
     Attributes:
         samples: `float32` in -1..1, shape (channels, n), C-contiguous and read-only. The
-            constructor also takes what `codecs.as_samples` takes: shape (n,), other floats,
-            integers of sample formats.
+            constructor copies an array that is not, brings other forms to this one (shape (n,),
+            `float64`, and the integers `uint8`, `int16` and `int32`, which are scaled), and
+            refuses the rest with `InvalidAudio`.
         sample_rate: Hz.
     """
 
-    samples: NDArray[np.float32] = attrs.field(converter=_samples)
-    sample_rate: int
+    samples: NDArray[np.float32] = attrs.field(converter=_samples, repr=_shape)
+    sample_rate: int = attrs.field(converter=_rate)
     _encoded: Encoded | None = attrs.field(default=None, kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -246,26 +251,32 @@ class Speech:
         max_seconds: float = MAX_SECONDS,
         max_bytes: int = MAX_AUDIO_BYTES,
     ) -> Speech:
-        """Decode a recording. Blocks: an application calls it in a worker thread.
+        """Read a recording, at its own sample rate and with all its channels.
+
+        WAV, MP3, M4A, FLAC, OGG, Opus and other formats that FFmpeg decodes, and the sound of a
+        video. One that is silent throughout is accepted, with a warning in the log. Blocks: call
+        it in a thread from asynchronous code.
 
         Args:
-            source: A path, the bytes of a file, or a binary file object (read from where it
-                stands, and left open); any audio that FFmpeg decodes, or a video with sound. Or
-                a pair of an array of samples and its rate in Hz. A `Speech` is given back as it
-                is. Nothing is fetched from a URL.
-            max_seconds: Decoding stops with an error as soon as there is more.
+            source: A path, the bytes of a file, a binary file object (read from where it stands,
+                and left open), or samples and their rate in Hz (see the constructor). A `Speech`
+                is given back as it is. Nothing is fetched from a URL.
+            max_seconds: Of the sound; nothing beyond it is decoded.
             max_bytes: Of the file, checked before more is read.
 
         Raises:
             talkgen.errors.InvalidAudio: It is no recording, is damaged or over a limit. As
                 `AudioNotFound` also a `FileNotFoundError`, as `AudioUnreadable` also a
                 `PermissionError`.
-            TypeError: The source is nothing that could hold a recording.
+            TypeError: The source is nothing that could hold sound.
         """
         if isinstance(source, Speech):
             return source
-        with _about(source):
-            return cls._open(source, max_seconds, max_bytes)
+        with RECORDING.about(source):
+            speech = cls._open(source, max_seconds, max_bytes)
+        if speech.silent:
+            logger.warning("%s: The recording is silent.", _name(source))
+        return speech
 
     @classmethod
     def _open(cls, source: Any, max_seconds: float, max_bytes: int) -> Speech:
@@ -274,17 +285,14 @@ class Speech:
         if isinstance(source, tuple):
             speech = cls(*source)
             codecs.check_seconds(speech.duration, max_seconds)
-        else:
-            data = RECORDING.read(source, max_bytes)
-            samples, rate, suffix = codecs.decode_audio(data, max_seconds=max_seconds)
-            speech = cls(samples, rate, encoded=Encoded(data, suffix))
-        if speech.silent:
-            logger.warning("the recording is silent: the mouth will not move")
-        return speech
+            return speech
+        data = RECORDING.read(source, max_bytes)
+        samples, sample_rate, suffix = codecs.decode_audio(data, max_seconds=max_seconds)
+        return cls(samples, sample_rate, encoded=Encoded(data, suffix))
 
     @property
     def channels(self) -> int:
-        """How many."""
+        """1 for mono, 2 for stereo."""
         return int(self.samples.shape[0])
 
     @property
@@ -293,143 +301,52 @@ class Speech:
         return float(self.samples.shape[1] / self.sample_rate)
 
     @cached_property
+    def peak(self) -> float:
+        """The largest magnitude of all samples, 0..1."""
+        return max(-float(self.samples.min()), float(self.samples.max()))
+
+    @property
     def silent(self) -> bool:
-        """Nothing in it is louder than -60 dB below full scale."""
-        return float(abs(self.samples).max()) < SILENCE
+        """Every sample is quieter than -60 dB of full scale."""
+        return self.peak < SILENCE
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of rate, shape and samples, hexadecimal."""
+        """SHA-256 of rate, shape and samples, hexadecimal: the same in any lossless file."""
         return _digest(f"{self.sample_rate} {self.samples.shape}", self.samples)
 
     def original(self) -> Encoded:
-        """The very file that was opened; a WAV where there was none. Encoding blocks."""
+        """The very file that was opened; a WAV of 16 bits where there was none. Encoding blocks."""
         from talkgen import codecs
 
         return self._encoded or Encoded(codecs.encode_wav(self.samples, self.sample_rate), "wav")
 
+    def mono(self) -> Speech:
+        """The mean of all channels; itself where there is one only."""
+        if self.channels == 1:
+            return self
+        return Speech(self.samples.mean(axis=0, keepdims=True), self.sample_rate)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (Speech, (self.samples, self.sample_rate), self._encoded)
+        return _rebuilt, (Speech, self.samples, self._encoded, self.sample_rate)
 
 
-def _rebuild(cls: Any, arguments: tuple[Any, ...], encoded: Encoded | None) -> Any:
-    return cls(*arguments, encoded=encoded)
-
-
-def _digest(form: str, array: NDArray[Any]) -> str:
-    digest = hashlib.sha256(form.encode())
-    digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-# --- reading sources ---------------------------------------------------------------------------
-
-
-@attrs.frozen
-class _Kind:
-    """How sources of a kind are read, and what they raise.
-
-    Attributes:
-        what: The word for it.
-        invalid: It is no good.
-        absent: It is not there.
-        unreadable: It may not be read.
-    """
-
-    what: str
-    invalid: type[InvalidInput]
-    absent: type[InvalidInput]
-    unreadable: type[InvalidInput]
-
-    def read(self, source: Any, max_bytes: int) -> bytes:
-        """All bytes of a source, if they are not too many."""
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            data = bytes(source)
-        elif isinstance(source, (str, os.PathLike)):
-            data = self._read_path(os.fspath(source), max_bytes)
-        elif hasattr(source, "read"):
-            data = self._read_file(source, max_bytes)
-        else:
-            raise TypeError(
-                f"{type(source).__name__} holds no {self.what}: "
-                "give a path, bytes or a binary file object"
-            )
-        if len(data) > max_bytes:
-            raise self._too_large(max_bytes)
-        if not data:
-            raise self.invalid(f"The {self.what} is empty: it has no bytes.")
-        return data
-
-    def _read_path(self, path: str, max_bytes: int) -> bytes:
-        if "://" in path:
-            raise self.invalid(
-                f"The {self.what} is a remote address.",
-                hint="talkgen fetches no remote files: download it first, then give its path.",
-            )
-        try:
-            with Path(path).open("rb") as file:
-                return self._read_file(file, max_bytes)
-        except FileNotFoundError as error:
-            raise self.absent(f"There is no {self.what} here.", hint="Check the path.") from error
-        except IsADirectoryError as error:
-            raise self.invalid(
-                f"This is a folder, not a {self.what}.", hint="Give the path of a file in it."
-            ) from error
-        except PermissionError as error:
-            raise self.unreadable(
-                f"The {self.what} may not be read.", hint="Change the file's permissions."
-            ) from error
-        except (OSError, ValueError) as error:
-            raise self.invalid(f"The {self.what} cannot be read: {error}.") from error
-
-    def _read_file(self, file: IO[bytes], max_bytes: int) -> bytes:
-        data = file.read(max_bytes + 1)
-        if not isinstance(data, bytes):
-            raise TypeError(f"the {self.what}'s file is open as text; open it with mode 'rb'")
-        return data
-
-    def _too_large(self, max_bytes: int) -> InvalidInput:
-        return self.invalid(
-            f"The {self.what} has more than the limit of {max_bytes} bytes.",
-            hint="Make it smaller, or raise the limit: open(source, max_bytes=...).",
-        )
-
-
-PICTURE = _Kind("picture", InvalidImage, ImageNotFound, ImageUnreadable)
-RECORDING = _Kind("recording", InvalidAudio, AudioNotFound, AudioUnreadable)
-
-
-@contextmanager
-def _about(source: Any) -> Iterator[None]:
-    """Begin the message of an error with the name of the source, where it has one."""
-    try:
-        yield
-    except InvalidInput as error:
-        name = source if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
-        if isinstance(name, (str, os.PathLike)):
-            error.message = f"{os.fspath(name)}: {error.message}"
-        raise
-
-
-# --- speech yet to be spoken, files and videos -------------------------------------------------
+def _not_blank(_text: Text, _attribute: attrs.Attribute[str], value: str) -> None:
+    if not value.strip():
+        raise ValueError("There is nothing to say: the text is empty.")
 
 
 @attrs.frozen
 class Text:
-    """Speech that is yet to be spoken, for generators that do so themselves.
+    """Speech that is yet to be spoken, for generators that speak themselves.
 
     Attributes:
-        text: What to say; not blank.
-        voice: The generator's name of a voice; None takes its default.
+        text: What to say; not empty.
+        voice: The generator's name of a voice; its own choice where None.
     """
 
-    text: str = attrs.field()
+    text: str = attrs.field(validator=[attrs.validators.instance_of(str), _not_blank])
     voice: str | None = None
-
-    @text.validator
-    def _not_blank(self, _attribute: object, value: str) -> None:
-        if not value.strip():
-            raise ValueError("the text to speak is blank")
 
     @property
     def digest(self) -> str:
@@ -463,7 +380,7 @@ class FileReader(Protocol):
     """What a video needs of a storage."""
 
     async def get(self, file: FileRef) -> bytes:
-        """All bytes of a file."""
+        """The bytes of a file."""
         ...
 
 
@@ -471,13 +388,15 @@ class FileReader(Protocol):
 class Video:
     """A finished video.
 
+    It keeps its reader alive, and with it a storage that is temporary. Pickles and copies carry
+    the facts without the reader: read those through a storage, with `storage.get(video.file)`.
+
     Attributes:
         file: Its file.
         duration: Seconds.
         fps: Frames a second.
         size: Width and height in pixels.
-        reader: Gets the bytes, normally the storage; keeps a temporary one alive. It is left
-            behind when the video is pickled.
+        reader: What reads the file, normally the storage.
     """
 
     file: FileRef
@@ -491,53 +410,210 @@ class Video:
         """Where a reader outside finds it; empty where there is no such place."""
         return self.file.url
 
-    async def aread(self) -> bytes:
-        """The whole file.
+    def read(self) -> bytes:
+        """The bytes of the file, MP4. Works inside a running event loop too, and blocks it.
 
         Raises:
-            talkgen.errors.NotReady: It has no reader yet: its run has not ended.
-            talkgen.errors.FileMissing: The storage has it no more.
+            talkgen.errors.NotReady: The video has no reader.
+            talkgen.errors.FileMissing: The file is gone, or not published yet.
+        """
+        return _in_own_loop(self.aread)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the file, whole or not at all, replacing what is there; see `read` and `asave`."""
+        return _in_own_loop(self.asave, path)
+
+    async def aread(self) -> bytes:
+        """The bytes of the file, MP4.
+
+        Raises:
+            talkgen.errors.NotReady: The video has no reader.
+            talkgen.errors.FileMissing: The file is gone, or not published yet.
         """
         if self.reader is None:
             raise NotReady(
-                f"The bytes of {self.file.name} cannot be read here.",
-                hint="Take the video from the run's result.",
+                f"The video {self.file.name} is not connected to a storage.",
+                hint="Read it through the storage: await storage.get(video.file).",
             )
         return await self.reader.get(self.file)
 
     async def asave(self, path: str | os.PathLike[str]) -> Path:
-        """Write the whole file, or nothing.
+        """Write the file, whole or not at all, replacing what is there.
 
         Args:
-            path: The file to make or to replace; its folder must exist.
+            path: The file to write. Its folder must exist.
 
         Returns:
             The path.
+
+        Raises:
+            IsADirectoryError: The path is a folder.
+            FileNotFoundError: Its folder does not exist.
+            talkgen.errors.NotReady: The video has no reader.
+            talkgen.errors.FileMissing: The file is gone, or not published yet.
         """
+        target = Path(path)
+        await anyio.to_thread.run_sync(_check_target, target)
         data = await self.aread()
-        return await anyio.to_thread.run_sync(_write, Path(path), data)
-
-    def read(self) -> bytes:
-        """The whole file; blocks. See `aread`."""
-        # A thread of its own: a loop that runs in this one could not be waited for from inside.
-        with ThreadPoolExecutor(1, "talkgen-video") as executor:
-            return executor.submit(anyio.run, self.aread).result()
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the whole file, or nothing; blocks. See `asave`."""
-        return _write(Path(path), self.read())
+        await anyio.to_thread.run_sync(_write_whole, target, data)
+        return target
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Video, (self.file, self.duration, self.fps, self.size)
 
 
-def _write(path: Path, data: bytes) -> Path:
+# --- where pictures and recordings come from ---------------------------------------------------
+
+URL = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
+
+
+@attrs.frozen
+class _Medium:
+    """How sources of one kind are read, and refused."""
+
+    opener: str
+    takes: str
+    invalid: type[InvalidInput]
+    not_found: type[InvalidInput]
+    unreadable: type[InvalidInput]
+
+    @contextmanager
+    def about(self, source: object) -> Iterator[None]:
+        """Say in errors which source they are about."""
+        try:
+            yield
+        except InvalidInput as error:
+            error.message = f"{_name(source)}: {error.message}"
+            error.args = (error.message,)
+            raise
+
+    def read(self, source: Any, max_bytes: int) -> bytes:
+        """The bytes of a source, `max_bytes` at most."""
+        data = self._read(source, max_bytes + 1)
+        if not data:
+            raise self.invalid("The file is empty.", hint="Check how it was made or sent.")
+        if len(data) > max_bytes:
+            raise self.invalid(
+                f"The file has more bytes than the limit of {max_bytes}.",
+                hint=f"Make it smaller, or raise the limit: {self.opener}(source, max_bytes=...).",
+            )
+        return data
+
+    def _read(self, source: Any, most: int) -> bytes:
+        if isinstance(source, bytes | bytearray | memoryview):
+            return bytes(source)
+        if isinstance(source, str | os.PathLike):
+            return self._read_path(os.fsdecode(source), most)
+        if hasattr(source, "read"):
+            return self._read_file(source, most)
+        raise TypeError(f"{self.takes} is wanted, not {type(source).__name__}.")
+
+    def _read_path(self, path: str, most: int) -> bytes:
+        if URL.match(path):
+            raise self.invalid(
+                "Nothing is fetched from a URL.",
+                hint="Download it first, and pass the path or the bytes.",
+            )
+        try:
+            if not Path(path).is_dir():
+                with Path(path).open("rb") as file:
+                    return file.read(most)
+        except (OSError, ValueError) as error:
+            raise self.refusal(error) from error
+        raise self.invalid("This is a folder.", hint="Pass the path of a file.")
+
+    def _read_file(self, file: IO[bytes], most: int) -> bytes:
+        parts: list[bytes] = []
+        try:
+            while most > 0 and (part := file.read(most)):
+                if isinstance(part, str):
+                    raise TypeError("The file is open as text: open it with mode 'rb'.")
+                parts.append(part)
+                most -= len(part)
+        except (OSError, ValueError) as error:
+            raise self.refusal(error) from error
+        return b"".join(parts)
+
+    def refusal(self, error: OSError | ValueError) -> InvalidInput:
+        """What it means for the caller that the file could not be read."""
+        match error:
+            case FileNotFoundError() | NotADirectoryError():
+                return self.not_found("There is no such file.", hint="Check the path.")
+            case PermissionError():
+                return self.unreadable(
+                    "The file may not be read.", hint="Give this user permission to read it."
+                )
+            case _:
+                reason = getattr(error, "strerror", None) or error
+                return self.invalid(f"The file cannot be read: {reason}.", hint="Check the file.")
+
+
+PICTURE = _Medium(
+    opener="Image.open",
+    takes="A path, bytes, a binary file object, Pillow's image or a uint8 array",
+    invalid=InvalidImage,
+    not_found=ImageNotFound,
+    unreadable=ImageUnreadable,
+)
+RECORDING = _Medium(
+    opener="Speech.open",
+    takes="A path, bytes, a binary file object or (samples, sample_rate)",
+    invalid=InvalidAudio,
+    not_found=AudioNotFound,
+    unreadable=AudioUnreadable,
+)
+
+
+def _name(source: object) -> str:
+    """What to call a source in a message."""
+    if isinstance(source, str | os.PathLike):
+        return _short(os.fsdecode(source))
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "the bytes"
+    name = getattr(source, "name", None)
+    return _short(name) if isinstance(name, str) else f"the {type(source).__name__}"
+
+
+def _short(name: str, most: int = 200) -> str:
+    return name if len(name) <= most else f"{name[: most // 2]}...{name[-most // 2 :]}"
+
+
+# --- helpers -----------------------------------------------------------------------------------
+
+
+def _rebuilt(cls: type[T], array: NDArray[np.generic], encoded: Encoded | None, *rest: Any) -> T:
+    array.flags.writeable = False  # pickle made it anew, and did not keep that it was read-only
+    return cls(array, *rest, encoded=encoded)
+
+
+def _digest(facts: str, array: NDArray[np.generic]) -> str:
+    digest = hashlib.sha256(facts.encode())
+    digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _in_own_loop(function: Callable[..., Awaitable[R]], *args: Any) -> R:
+    """Run it to its end on an event loop of its own: this thread may be running one already."""
+    with ThreadPoolExecutor(1, "talkgen-read") as thread:
+        return thread.submit(anyio.run, function, *args).result()
+
+
+def _check_target(path: Path) -> None:
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the path of the file to make")
-    made = path.with_name(f".{path.name}.{uuid4().hex}")
+        raise IsADirectoryError(
+            errno.EISDIR, "The video is one file: add a file name to this folder", str(path)
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "This folder does not exist", str(path.parent))
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    # Beside the target, so that the last step is one rename; named by itself, so that the name
+    # is never too long; and not by `tempfile`, whose files nobody else may read.
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        made.write_bytes(data)
-        made.replace(path)
-    finally:
-        made.unlink(missing_ok=True)
-    return path
+        part.write_bytes(data)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
