@@ -87,10 +87,7 @@ class _Sound:
 
     def __init__(self, container: OutputContainer, stream: AudioStream, speech: Speech) -> None:
         self._container, self._stream = container, stream
-        samples = speech.samples
-        self._samples = (
-            samples if len(samples) <= 2 else samples.mean(axis=0, keepdims=True).repeat(2, 0)
-        )
+        self._samples = _at_most_stereo(speech.samples)
         self._rate = speech.sample_rate
         self._layout = stream.layout.name
         self._resampler = av.AudioResampler("fltp", stream.layout, stream.rate)
@@ -118,6 +115,12 @@ class _Sound:
     def _encode(self, frame: av.AudioFrame | None) -> None:
         for ready in self._resampler.resample(frame):
             self._container.mux(self._stream.encode(ready))
+
+
+def _at_most_stereo(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    if len(samples) <= len(("left", "right")):
+        return samples
+    return np.repeat(samples.mean(axis=0, keepdims=True), 2, axis=0)
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def _scene(
 ) -> Scene:
     pixels = np.ascontiguousarray(portrait.pixels[..., :3])
     if matte is None:
-        matte = portrait.pixels[..., 3].astype(np.float32) / OPAQUE
+        matte = np.asarray(portrait.pixels[..., 3] / OPAQUE, np.float32)
         plate = np.full_like(pixels, colour)
     else:
         plate = _behind(pixels, matte, mesh.eye_distance)

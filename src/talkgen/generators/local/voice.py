@@ -11,6 +11,7 @@ for spread front ones.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import attrs
@@ -67,7 +68,7 @@ def articulate(
     voiced, loudness = _loudness(bands)
     # Lips meet faster than the jaw swings, so their touch is not smoothed with its movement.
     apart = 1 - _smooth(_closures(bands, voiced), 0.015)
-    opening = _smooth(_opening(bands, loudness), 0.035) * apart * _smooth(voiced, 0.02)
+    opening = _smooth(_opening(bands, loudness), 0.045) * apart * _smooth(voiced, 0.02)
     width = _smooth(_width(bands) * voiced, 0.05)
     times = (np.arange(frames) + 0.5) / fps + _LEAD
     return Articulation(
@@ -91,7 +92,7 @@ def _powers(samples: NDArray[np.float32], sample_rate: int) -> Iterator[NDArray[
     taper = np.hanning(size)
     frequencies = np.fft.rfftfreq(size, 1 / sample_rate)
     filters = np.array(
-        [(frequencies >= low) & (frequencies < high) for low, high in zip(_EDGES, _EDGES[1:])],
+        [(frequencies >= low) & (frequencies < high) for low, high in pairwise(_EDGES)],
         float,
     ).T * (2 / (taper.sum() ** 2))
     count = 1 + samples.shape[1] * RATE // sample_rate
@@ -127,7 +128,7 @@ def _loudness(
     # Noise behind the speech fills the pauses: the gate lies above it, far below the speech.
     gate = min(max(loud - _GATE, soft + 6), loud - _GATE / 2)
     speech = _without_gaps(level > gate)
-    return speech, np.asarray(np.clip((level - gate) / (loud - gate), 0, 1) ** 1.5, np.float32)
+    return speech, np.asarray(np.clip((level - gate) / (loud - gate), 0, 1) ** 1.2, np.float32)
 
 
 def _total(bands: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -147,14 +148,15 @@ def _without_gaps(speech: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _closures(bands: NDArray[np.float32], speech: NDArray[np.bool_]) -> NDArray[np.float32]:
     """How firmly the lips touch, 0..1: the hum of b and m, the gap and dull burst of p."""
     hum = bands[:, _MURMUR] - bands[:, _OPEN:_HISS].max(axis=1)
-    hummed = _ramp(hum, 5, 9)
     level = _total(bands[:, :_HISS])
-    dip = _ramp(_surroundings(level) - level, 9, 15)
-    # Stevens and Blumstein 1978: lips burst with a falling spectrum, the tongue's tip with a
-    # rising one, and hissing sounds need the mouth a little open.
-    sharp = _ramp(bands[:, _HISS] - bands[:, :_MID].max(axis=1), 0, 8)
-    closed = np.maximum(hummed, dip) * (1 - 0.6 * sharp) * speech
-    return np.asarray(_dilated(closed, 0.02), np.float32)
+    gap = _surroundings(level) - level
+    # Hissing sounds need the mouth a little open.
+    hiss = bands[:, _HISS] - bands[:, :_MID].max(axis=1)
+    # Lips pull the second formant down, the tongue's tip pulls it up (Delattre, Liberman and
+    # Cooper 1955).
+    labial = bands[:, _BACK] - bands[:, _MID]
+    shut = np.maximum(_ramp(hum, 5, 9), _ramp(gap, 10, 16) * (1 - 0.6 * _ramp(hiss, 0, 8)))
+    return _dilated(shut * (0.3 + 0.7 * _ramp(labial, -4, 6)) * speech, 0.02)
 
 
 def _surroundings(level: NDArray[np.float32]) -> NDArray[np.float32]:
