@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
-    from av.container import InputContainer
+    from av.container import Container, InputContainer
     from numpy.typing import NDArray
 
     Pixels: TypeAlias = NDArray[np.uint8]
@@ -123,7 +123,9 @@ def as_pixels(array: NDArray[np.generic]) -> Pixels:
 
     Raises:
         talkgen.errors.InvalidImage: Another shape or dtype, or no pixels.
+        TypeError: It is no array.
     """
+    _check_array(array)
     if array.dtype != np.uint8:
         raise InvalidImage(
             f"An array of {array.dtype} is not a picture: uint8 is wanted.",
@@ -332,13 +334,13 @@ def decode_audio(data: bytes, *, max_seconds: float) -> tuple[Samples, int, str]
         stream = container.streams.best("audio")
         if not isinstance(stream, av.AudioStream):
             raise InvalidAudio("There is no sound in it.", hint=AUDIO_HINT)
-        stated = _stated_seconds(data, container, stream)
         samples, rate = _collect(_frames(container, stream), max_seconds)
-        suffix = _audio_suffix(container)
-    if samples.shape[1] / rate < stated - LENGTH_TOLERANCE:
+        held = samples.shape[1] / rate
+        stated = _stated_seconds(data, stream, held)
+        suffix = _audio_suffix(data, stream)
+    if held < stated - LENGTH_TOLERANCE:
         raise InvalidAudio(
-            f"The recording is truncated: it states {stated:.1f} s "
-            f"and holds {samples.shape[1] / rate:.1f} s.",
+            f"The recording is truncated: it states {stated:.1f} s and holds {held:.1f} s.",
             hint=DAMAGED_AUDIO_HINT,
         )
     return samples, rate, suffix
@@ -358,8 +360,10 @@ def as_samples(array: NDArray[np.generic]) -> Samples:
     Raises:
         talkgen.errors.InvalidAudio: Another shape or dtype, no samples, NaN or infinity, or
             floats that are not in -1..1.
+        TypeError: It is no array.
     """
-    form = f"{array.dtype.kind}{array.dtype.itemsize}"
+    _check_array(array)
+    form = _form(array)
     if form not in INTEGER_SCALES and form not in FLOATS:
         raise InvalidAudio(
             f"An array of {array.dtype} is not sound: float32, float64, int16, int32 or uint8 "
@@ -476,13 +480,16 @@ def _joined(blocks: list[NDArray[np.generic]], channels: int, total: int) -> Sam
     return samples
 
 
+def _form(array: NDArray[np.generic]) -> str:
+    return f"{array.dtype.kind}{array.dtype.itemsize}"  # whatever the order of the bytes
+
+
 def _scaled(block: NDArray[np.generic]) -> Samples:
     """Bring integers to -1..1 as `float32`; floats keep their values."""
     samples = block.astype(np.float32, copy=False)
-    form = f"{block.dtype.kind}{block.dtype.itemsize}"
-    if form not in INTEGER_SCALES:
+    if _form(block) not in INTEGER_SCALES:
         return samples
-    zero, scale = INTEGER_SCALES[form]
+    zero, scale = INTEGER_SCALES[_form(block)]
     return (samples - zero) / np.float32(scale)
 
 
@@ -498,40 +505,47 @@ def _peak(samples: Samples) -> float:
     return peak
 
 
-def _stated_seconds(data: bytes, container: InputContainer, stream: AudioStream) -> float:
-    """How long the file says that its sound is; 0 where it says nothing."""
-    name = _demuxer(container)
-    if name == "wav":
-        return _stated_by_wav(data)
-    if name not in STATES_LENGTH or stream.duration is None or stream.time_base is None:
-        return 0.0
-    return float(stream.duration * stream.time_base)
+def _stated_seconds(data: bytes, stream: AudioStream, held: float) -> float:
+    """How long the file says that its sound is; 0 where it says nothing.
 
-
-def _stated_by_wav(data: bytes) -> float:
-    """The length in a RIFF header that promises more than the file holds, otherwise 0.
-
-    The demuxer believes the file's size and never tells.
+    Args:
+        data: The file.
+        stream: Its sound.
+        held: Seconds that were in it.
     """
-    position, byte_rate = 12, 0
-    while data[:4] == b"RIFF" and position + 8 <= len(data):
-        name, size = struct.unpack_from("<4sI", data, position)
-        position += 8
-        if name == b"data":
-            cut = size < WAV_LENGTH_UNKNOWN and position + size > len(data)
-            return size / byte_rate if cut and byte_rate else 0.0
-        if name == b"fmt " and position + 12 <= len(data):
-            (byte_rate,) = struct.unpack_from("<I", data, position + 8)
-        position += size + size % 2
+    if _demuxer(stream.container) == "wav":
+        return held * _cut_of_wav(data)
+    if _demuxer(stream.container) in STATES_LENGTH and stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
     return 0.0
 
 
-def _audio_suffix(container: InputContainer) -> str:
-    suffix = AUDIO_FORMATS[_demuxer(container)]
-    return "m4a" if suffix == "mp4" and not container.streams.video else suffix
+def _cut_of_wav(data: bytes) -> float:
+    """How many times more sound a WAV promises than it holds; 1 where it is whole.
+
+    The demuxer believes the file's size, and never tells what the header says.
+    """
+    position = len(b"RIFF....WAVE")
+    while data[:4] == b"RIFF" and position + 8 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, position)
+        position += 8
+        if name == b"data" and size < WAV_LENGTH_UNKNOWN:
+            return float(max(1.0, size / max(1, len(data) - position)))
+        position += size + size % 2
+    return 1.0
 
 
-def _demuxer(container: InputContainer) -> str:
+def _audio_suffix(data: bytes, stream: AudioStream) -> str:
+    suffix = AUDIO_FORMATS[_demuxer(stream.container)]
+    if suffix == "mp4" and not stream.container.streams.video:
+        return "m4a"
+    # The two differ by a word in the first few bytes; browsers record WebM.
+    if suffix == "mkv" and b"webm" in data[:64]:
+        return "webm"
+    return suffix
+
+
+def _demuxer(container: Container) -> str:
     return container.format.name.partition(",")[0]
 
 
@@ -549,6 +563,14 @@ def _audio_errors() -> Iterator[None]:
             "This is not a recording of a known format, or it is truncated or damaged.",
             hint=AUDIO_HINT,
         ) from error
+
+
+# --- arrays ------------------------------------------------------------------------------------
+
+
+def _check_array(array: object) -> None:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"A NumPy array is wanted, not {type(array).__name__}.")
 
 
 def _frozen(array: NDArray[Scalar]) -> NDArray[Scalar]:

@@ -303,7 +303,7 @@ class Speech:
     @cached_property
     def peak(self) -> float:
         """The largest magnitude of all samples, 0..1."""
-        return max(-float(self.samples.min()), float(self.samples.max()))
+        return max(abs(float(self.samples.min())), abs(float(self.samples.max())))
 
     @property
     def silent(self) -> bool:
@@ -614,6 +614,5 @@ def _write_whole(path: Path, data: bytes) -> None:
     try:
         part.write_bytes(data)
         part.replace(path)
-    except BaseException:
+    finally:
         part.unlink(missing_ok=True)
-        raise
