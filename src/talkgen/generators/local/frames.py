@@ -120,7 +120,7 @@ class Head:
         depth: How far a point is in front of the head's middle, 0..1.
         pivot: The neck, in pixels.
         unit: The distance between the eyes in pixels.
-        size: Width and height of the picture.
+        here: The place of every pixel, shape (height, width, 2).
     """
 
     x: Floats
@@ -129,20 +129,24 @@ class Head:
     depth: Floats
     pivot: Floats
     unit: float
-    size: tuple[int, int]
+    here: Floats
 
     @classmethod
     def of(cls, face: Face) -> Head:
-        columns, rows = -(-face.width // COARSE) + 1, -(-face.height // COARSE) + 1
-        x = np.tile(np.linspace(0, face.width - 1, columns, dtype=np.float32), (rows, 1))
-        y = np.tile(np.linspace(0, face.height - 1, rows, dtype=np.float32)[:, None], columns)
-        local = face.local(np.stack([x, y], axis=-1).reshape(-1, 2)).reshape(rows, columns, 2)
+        # Each point stands in the middle of its pixels, as cv2.resize sees it.
+        columns, rows = (
+            (np.arange(-(-side // COARSE), dtype=np.float32) + 0.5) * COARSE - 0.5
+            for side in (face.width, face.height)
+        )
+        x, y = np.meshgrid(columns, rows)
+        local = face.local(np.stack([x, y], axis=-1).reshape(-1, 2)).reshape(*x.shape, 2)
         u, v = local[..., 0], local[..., 1]
         chin = float(face.local(face.points[[152]])[0, 1])
         weight = 1 - (1 - SHOULDER_SHARE) * smoothstep(chin + 0.05, chin + 1.1, v)
         depth = np.exp(-((u / 0.9) ** 2) - ((v + 0.45) / 1.0) ** 2).astype(np.float32)
         pivot = face.origin + (chin + 0.4) * face.axes[1]
-        return cls(x, y, weight, depth, pivot, face.unit, (face.width, face.height))
+        here = np.stack(np.meshgrid(np.arange(face.width), np.arange(face.height)), axis=-1)
+        return cls(x, y, weight, depth, pivot, face.unit, here.astype(np.float32))
 
     def map(self, pose: Pose) -> Floats:
         """Where each pixel comes from, shape (height, width, 2)."""
@@ -150,21 +154,11 @@ class Head:
         right = right - pose.roll * (self.y - self.pivot[1])
         down = pose.y * self.unit + pose.roll * (self.x - self.pivot[0])
         breath = pose.breath * BREATHING * self.unit * (1 - self.weight)
-        source = np.stack(
-            [self.x - right * self.weight, self.y - down * self.weight + breath], axis=-1
-        )
-        return _enlarged(source.astype(np.float32), self.size)
+        way = np.stack([right * self.weight, down * self.weight - breath], axis=-1)
+        return self.here - self._enlarged(np.asarray(way, np.float32))
 
-
-def _enlarged(coarse: Floats, size: tuple[int, int]) -> Floats:
-    """To one value a pixel; the grid's first and last points are the picture's."""
-    width, height = size
-    rows, columns = coarse.shape[:2]
-    scale = np.array(
-        [[(columns - 1) / (width - 1), 0, 0], [0, (rows - 1) / (height - 1), 0]], np.float32
-    )
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(
-        cv2.warpAffine(coarse, scale, size, flags=flags, borderMode=cv2.BORDER_REPLICATE),
-        np.float32,
-    )
+    def _enlarged(self, coarse: Floats) -> Floats:
+        height, width = self.here.shape[:2]
+        rows, columns = coarse.shape[:2]
+        full = cv2.resize(coarse, (columns * COARSE, rows * COARSE))
+        return np.asarray(full[:height, :width], np.float32)

@@ -43,12 +43,10 @@ LID_OVERSHOOT = 1.12
 FIXED_POINT_STEPS = 4  # the fields' slope is at most one half: what is left is a sixteenth
 
 
-NO_MAP = np.empty(0, np.float32)  # what cv2.remap wants beside a map of two channels
-
-
 def sampled(picture: NDArray[Any], source: Floats, interpolation: int = cv2.INTER_LINEAR) -> Any:
     """The picture at other places; beyond its edges, the edge."""
-    return cv2.remap(picture, source, NO_MAP, interpolation, borderMode=cv2.BORDER_REPLICATE)
+    # None for the second map, which the stubs forbid: OpenCV 5 reads an empty array as one.
+    return cv2.remap(picture, source, None, interpolation, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
 
 
 def smoothstep(low: float, high: float, x: Floats) -> Floats:
