@@ -63,6 +63,11 @@ class FaceCrop:
     roll: float = 0.0
     score: float = 1.0
 
+    @classmethod
+    def around(cls, image: Image, landmarks: NDArray[np.float32]) -> FaceCrop:
+        """The crop of a face whose landmarks are known: a mesh's, shape (468, 2 or 3)."""
+        return cls(image, bounds(landmarks), roll(landmarks))
+
 
 @attrs.frozen(eq=False)
 class FaceMesh:
@@ -100,6 +105,12 @@ class FaceMesh:
         return self._middle(LEFT_EYE)[:2]
 
     @property
+    def between_eyes(self) -> tuple[float, float]:
+        """The point between the eyes, x and y in pixels."""
+        x, y = ((self.right_eye + self.left_eye) / 2).tolist()
+        return x, y
+
+    @property
     def eye_distance(self) -> float:
         """From eye to eye in the picture, in pixels."""
         return hypot(*(self.left_eye - self.right_eye))
@@ -112,7 +123,13 @@ class FaceMesh:
     @property
     def roll(self) -> float:
         """The angle of the line from eye to eye in radians; positive where the left is lower."""
-        return _angle(self.right_eye, self.left_eye)
+        return roll(self.points)
+
+    def moved(self, x: float, y: float) -> FaceMesh:
+        """The mesh in a picture of which this one is a part that begins at (x, y)."""
+        shifted = self.points.copy()
+        shifted[:, :2] += (x, y)
+        return attrs.evolve(self, points=shifted)
 
     def _middle(self, corners: list[int]) -> NDArray[np.float32]:
         middle: NDArray[np.float32] = self.points[corners].mean(axis=0)

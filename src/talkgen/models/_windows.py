@@ -14,6 +14,9 @@ import numpy as np
 
 from talkgen.requirements import explained
 
+with explained():
+    import cv2
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -51,9 +54,6 @@ class Window:
         Returns:
             RGB in 0..1, shape (size, size, 3).
         """
-        with explained():
-            import cv2
-
         part, origin, scale = self._shrunk(pixels, size)
         axes = _axes(self.angle) * self.side / size / scale[:, None]
         centre = (np.array([self.x, self.y]) - origin) / scale
@@ -75,8 +75,6 @@ class Window:
         Returns:
             Their pixels, where they begin in the picture, and pixels of the picture per pixel.
         """
-        import cv2
-
         height, width = pixels.shape[:2]
         reach = self.side / 2 * (abs(cos(self.angle)) + abs(sin(self.angle))) + 1
         x0, x1 = _bounds(self.x, reach, width)

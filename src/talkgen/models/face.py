@@ -19,7 +19,15 @@ from talkgen.models._assets import (
     FACE_LANDMARK,
     PEAK_BYTES,
 )
-from talkgen.models._faces import Face, FaceCrop, FaceMesh, prominence, same_face, suppress
+from talkgen.models._faces import (
+    LANDMARKS,
+    Face,
+    FaceCrop,
+    FaceMesh,
+    prominence,
+    same_face,
+    suppress,
+)
 
 if TYPE_CHECKING:
     from talkgen.media import Image
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
     from talkgen.protocols import GPUScheduler
 
 __all__ = [
+    "LANDMARKS",
     "Face",
     "FaceCrop",
     "FaceDetectionModel",
@@ -179,7 +188,7 @@ _ASIDE, _ABOVE, _BELOW = 3.0, 2.2, 3.8
 
 
 def _person(number: int, mesh: FaceMesh, image: Image) -> Person:
-    x, y = ((mesh.right_eye + mesh.left_eye) / 2).tolist()
+    x, y = mesh.between_eyes
     box = Box(
         max(floor(x - _ASIDE * mesh.scale), 0),
         max(floor(y - _ABOVE * mesh.scale), 0),

@@ -11,11 +11,10 @@ from talkgen.media import Image
 from talkgen.models._assets import PEAK_BYTES, SELFIE_SEGMENTATION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     from numpy.typing import NDArray
 
+    from talkgen.models._selfie import LoadedSelfieSegmentation
     from talkgen.protocols import GPUScheduler
 
 __all__ = ["SelfieRemover", "SelfieSegmentationModel"]
@@ -49,39 +48,9 @@ class SelfieSegmentationModel:
             talkgen.errors.ModelUnavailable: Its file is absent or damaged.
             talkgen.errors.MissingDependency: The runtime cannot be had on this machine.
         """
-        return LoadedSelfieSegmentation()
+        from talkgen.models._selfie import LoadedSelfieSegmentation
 
-
-_SIZE = 256
-
-
-class LoadedSelfieSegmentation:
-    """The segmentation, ready to run."""
-
-    def __init__(self) -> None:
-        """Load the network."""
-        from talkgen.models._litert import Network
-
-        self._network = Network(SELFIE_SEGMENTATION)
-
-    def run(self, batch: Sequence[Image], *, level: int = 0) -> list[NDArray[np.float32]]:  # noqa: ARG002 - there is one
-        """The alpha of each picture."""
-        return [self._alpha(image.pixels) for image in batch]
-
-    def close(self) -> None:
-        """Free the memory."""
-        self._network.close()
-
-    def _alpha(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        import cv2
-        import numpy as np
-
-        # The network was trained on pictures of any shape squeezed into its square.
-        height, width = pixels.shape[:2]
-        small = cv2.resize(pixels[..., :3], (_SIZE, _SIZE), interpolation=cv2.INTER_AREA)
-        (mask,) = self._network.run(small.astype(np.float32) / np.float32(255))
-        grown = cv2.resize(mask[..., 0], (width, height), interpolation=cv2.INTER_CUBIC)
-        return np.clip(grown, 0, 1).astype(np.float32)
+        return LoadedSelfieSegmentation(SELFIE_SEGMENTATION)
 
 
 @attrs.frozen
@@ -107,7 +76,6 @@ class SelfieRemover:
 
 
 def _cut_out(image: Image, alpha: NDArray[np.float32]) -> Image:
-    import numpy as np
+    from talkgen.models.matting import with_alpha
 
-    opacity = image.pixels[..., 3].astype(np.float32) if image.has_alpha else np.float32(255)
-    return Image(np.dstack([image.pixels[..., :3], np.rint(alpha * opacity).astype(np.uint8)]))
+    return Image(with_alpha(image.pixels, alpha))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio.to_thread
 import attrs
 
+from talkgen.errors import NoPersonDetected
 from talkgen.media import Image
 from talkgen.requirements import explained
 
@@ -22,7 +22,6 @@ __all__ = ["RemoveBackground", "ReplaceBackground", "cover"]
 
 PORTRAIT = frozenset({"portrait"})
 OPAQUE = 255
-BLUR = 0.03  # of the portrait's longer side, standard deviation
 
 
 @attrs.frozen
@@ -31,7 +30,7 @@ class RemoveBackground:
 
     Attributes:
         remover: Makes the alpha; None takes the pipeline's.
-        smoothing: Fit the alpha to the picture's edges and clear the old background out of the
+        smoothing: Fit the alpha to the picture's edges, and clear the old background out of the
             colours there; False leaves the network's own.
     """
 
@@ -51,31 +50,27 @@ class RemoveBackground:
         return f"{self.name}({getattr(self.remover, 'key', 'default')},{self.smoothing})"
 
     async def run(self, draft: Draft, context: StageContext) -> Draft:
-        """Make `portrait` RGBA."""
+        """Make `portrait` RGBA.
+
+        Raises:
+            talkgen.errors.NoPersonDetected: The remover took everything for background.
+        """
         remover = self.remover or context.backends.remover
         cut = await remover.remove(draft.portrait, scheduler=context.scheduler)
         if self.smoothing:
             cut = await anyio.to_thread.run_sync(_smoothed, draft.portrait, cut)
-        await self._keep(cut, context)
-        context.report(1.0, "Background removed successfully", stage="background_removal_complete")
+        if cut.pixels[..., 3].max() <= OPAQUE // 2:
+            raise NoPersonDetected("The portrait has nobody to cut out.")
+        await _keep(cut, context)
+        context.report(1.0, "Background removed", stage="background_removal_complete")
         return attrs.evolve(draft, portrait=cut)
 
-    async def _keep(self, cut: Image, context: StageContext) -> None:
-        file = await anyio.to_thread.run_sync(cut.encode, "png")
-        await context.files.put("processed", "transparent.png", file)
-        mask = await anyio.to_thread.run_sync(_mask, cut)
-        await context.files.put("processed", "mask.png", mask)
 
-
-def _smoothed(portrait: Image, cut: Image) -> Image:
-    with explained():
-        import numpy as np
-
-        from talkgen.models.matting import estimate_foreground, refine_alpha
-    pixels = np.ascontiguousarray(portrait.pixels[..., :3])
-    alpha = refine_alpha(pixels, np.asarray(cut.pixels[..., 3] / OPAQUE, np.float32))
-    colours = estimate_foreground(pixels, alpha)
-    return Image(np.dstack([colours, np.rint(alpha * OPAQUE).astype(np.uint8)]))
+async def _keep(cut: Image, context: StageContext) -> None:
+    whole = await anyio.to_thread.run_sync(cut.encode, "png")
+    await context.files.put("processed", "transparent.png", whole)
+    mask = await anyio.to_thread.run_sync(_mask, cut)
+    await context.files.put("processed", "mask.png", mask)
 
 
 def _mask(cut: Image) -> bytes:
@@ -84,13 +79,39 @@ def _mask(cut: Image) -> bytes:
     return codecs.encode_image(cut.pixels[..., 3], "png")
 
 
+def _smoothed(portrait: Image, cut: Image) -> Image:
+    with explained():
+        import numpy as np
+
+        from talkgen.models.matting import estimate_foreground, refine_alpha, with_alpha
+    alpha = refine_alpha(portrait.pixels, _alpha(cut))
+    if portrait.has_alpha:
+        # What was transparent before stays so, wherever the filter would draw the edge.
+        alpha = np.minimum(alpha, _alpha(portrait))
+    return Image(with_alpha(estimate_foreground(portrait.pixels, alpha), alpha))
+
+
+def _alpha(image: Image) -> NDArray[np.float32]:
+    import numpy as np
+
+    return image.pixels[..., 3].astype(np.float32) / np.float32(OPAQUE)
+
+
+def _background(_instance: object, _attribute: object, value: Any) -> None:
+    if not isinstance(value, str | Image):
+        raise TypeError(f"background={value!r}: must be a colour, an Image or 'blur'")
+    if isinstance(value, str) and value != "blur":
+        _colour(value)
+
+
 @attrs.frozen(eq=False)
 class ReplaceBackground:
     """Put something behind a person who was cut out.
 
     Attributes:
-        background: A colour as CSS names it, a picture (fitted so that it covers), or `blur`:
-            what was there, out of focus.
+        background: A colour as CSS writes it (`white`, `#fff`, `rgb(255, 255, 255)`), a picture,
+            of which the middle is fitted so that it covers all, or `blur`: what was there, out
+            of focus. Transparent parts of a picture are white.
     """
 
     name: ClassVar[str] = "background"
@@ -99,12 +120,7 @@ class ReplaceBackground:
     provides: ClassVar[frozenset[str]] = PORTRAIT
     resets: ClassVar[frozenset[str]] = frozenset()
 
-    background: str | Image = attrs.field()
-
-    @background.validator
-    def _known(self, _attribute: object, value: str | Image) -> None:
-        if isinstance(value, str) and value != "blur":
-            _colour(value)
+    background: str | Image = attrs.field(validator=_background)
 
     @property
     def key(self) -> str:
@@ -113,47 +129,57 @@ class ReplaceBackground:
         return f"{self.name}({behind.digest if isinstance(behind, Image) else behind})"
 
     async def run(self, draft: Draft, context: StageContext) -> Draft:
-        """Make `portrait` RGB again."""
+        """Make `portrait` RGB; one that is not cut out stays as it is.
+
+        Raises:
+            talkgen.errors.Degraded: It is not cut out, and the pipeline is strict.
+        """
         if not draft.portrait.has_alpha:
             context.degraded("The background was not replaced: the portrait is not cut out.")
             return draft
-        work = partial(_composed, draft, self.background)
-        portrait = await anyio.to_thread.run_sync(work)
+        portrait = await anyio.to_thread.run_sync(_composed, draft, self.background)
         return attrs.evolve(draft, portrait=portrait)
 
 
 def _composed(draft: Draft, background: str | Image) -> Image:
-    import numpy as np
-
-    portrait = draft.portrait
-    # In the encoded values, not in linear light: that is how the alpha was estimated, and how
-    # browsers and editors lay a cut-out on a page.
-    alpha = portrait.pixels[..., 3:].astype(np.float32) / OPAQUE
-    mixed = portrait.pixels[..., :3] * alpha + _plate(draft, background) * (1 - alpha)
-    return Image(np.rint(mixed).astype(np.uint8))
+    with explained():
+        from talkgen.models.matting import over
+    return Image(over(draft.portrait.pixels, _plate(draft, background)))
 
 
 def _plate(draft: Draft, background: str | Image) -> NDArray[np.uint8]:
+    """What goes behind the portrait: RGB of its size."""
+    if isinstance(background, Image):
+        return _flat(cover(background, draft.portrait.width, draft.portrait.height))
+    if background == "blur":
+        return _defocused(draft)
+    return _plain(_colour(background), draft.portrait)
+
+
+def _plain(colour: tuple[int, int, int], like: Image) -> NDArray[np.uint8]:
     import numpy as np
 
-    width, height = draft.portrait.width, draft.portrait.height
-    if isinstance(background, Image):
-        return cover(background, width, height).pixels[..., :3]
-    if background == "blur":
-        return _blurred(draft.image.cropped(draft.portrait_box).resized(width, height))
-    return np.full((height, width, 3), _colour(background), np.uint8)
+    return np.full((like.height, like.width, 3), colour, np.uint8)
 
 
-def _blurred(image: Image) -> NDArray[np.uint8]:
-    with explained():
-        import cv2
-        import numpy as np
-    sigma = BLUR * max(image.width, image.height)
-    return np.asarray(cv2.GaussianBlur(image.pixels[..., :3], (0, 0), sigma), np.uint8)
+def _flat(image: Image) -> NDArray[np.uint8]:
+    from talkgen.models.matting import over
+
+    if not image.has_alpha:
+        return image.pixels
+    return over(image.pixels, _plain((OPAQUE, OPAQUE, OPAQUE), image))
+
+
+def _defocused(draft: Draft) -> NDArray[np.uint8]:
+    from talkgen.models.matting import defocused_background
+
+    portrait = draft.portrait
+    photo = draft.image.cropped(draft.portrait_box).resized(portrait.width, portrait.height)
+    return defocused_background(photo.pixels, _alpha(portrait))
 
 
 def cover(image: Image, width: int, height: int) -> Image:
-    """The largest part from the middle that has this shape, at this size in pixels."""
+    """The largest part from the middle of a picture that has this shape, at this size in pixels."""
     scale = min(image.width / width, image.height / height)
     w, h = max(1, round(width * scale)), max(1, round(height * scale))
     x0, y0 = (image.width - w) // 2, (image.height - h) // 2
@@ -161,7 +187,19 @@ def cover(image: Image, width: int, height: int) -> Image:
 
 
 def _colour(text: str) -> tuple[int, int, int]:
+    """Red, green and blue of a colour, 0..255.
+
+    Raises:
+        ValueError: The text names no colour, or a transparent one.
+    """
     with explained():
         from PIL import ImageColor
-    red, green, blue, *_ = ImageColor.getrgb(text)
+    try:
+        red, green, blue, *alpha = ImageColor.getrgb(text)
+    except ValueError as error:
+        raise ValueError(
+            f"background={text!r}: no colour; use a CSS name, #rrggbb, an Image or 'blur'"
+        ) from error
+    if alpha and alpha[0] < OPAQUE:
+        raise ValueError(f"background={text!r}: the colour must be opaque")
     return red, green, blue

@@ -6,25 +6,41 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import anyio.to_thread
 import attrs
+from attrs import validators
 
 from talkgen.draft import Box
 from talkgen.errors import NoPersonDetected, PersonNotFound
-from talkgen.models.face import find_mesh
+from talkgen.models.face import LANDMARKS, FaceCrop, FaceMeshModel, find_mesh
 
 if TYPE_CHECKING:
+    from talkgen._types import JSON
     from talkgen.draft import Draft, Person
     from talkgen.media import Image
-    from talkgen.protocols import Detector, StageContext
+    from talkgen.models.face import FaceMesh
+    from talkgen.protocols import Detector, GPUScheduler, StageContext
 
-__all__ = ["DetectPersons", "grown", "portrait_box"]
+__all__ = ["DetectPersons", "grown_box", "portrait_box"]
 
-LOWEST_CONFIDENCE = 0.3  # a second chance for photos that are hard
-MESH_POINTS = 468
+# How far down a photo that is hard gets a second chance.
+LOWEST_CONFIDENCE = 0.3
 
-# Head and shoulders: how far the eyes are apart and how far down they are, in parts of the crop.
+USUAL_MARGIN = 0.25
+
+# A head-and-shoulders portrait of that margin: how far the eyes are apart, as they would be if
+# the face looked straight, and how far down they are, in parts of its side.
 EYES_APART = 0.17
 EYES_DOWN = 0.42
-USUAL_MARGIN = 0.25
+
+
+def _select(_instance: object, _attribute: object, value: object) -> None:
+    if value in {"best", "largest"} or (type(value) is int and value > 0):
+        return
+    raise ValueError(f"select={value!r}: must be 'best', 'largest', or a person's id from 1 on")
+
+
+def _fraction(default: float) -> float:
+    within: float = attrs.field(default=default, validator=[validators.ge(0), validators.le(1)])
+    return within
 
 
 @attrs.frozen
@@ -33,35 +49,38 @@ class DetectPersons:
 
     Attributes:
         detector: Finds people; None takes the pipeline's.
-        confidence: 0..1. Where nobody reaches it, persons down to 0.3 are accepted.
+        confidence: 0..1. Where nobody reaches it, persons down to 0.3 are accepted, and the
+            result's metadata says so.
         iou: Overlap above which two detections are one person, 0..1.
-        select: `best`, `largest`, or a person's id.
-        framing: `portrait`: a square of head and shoulders, whatever detected the person;
-            `person`: the person's box; `image`: the whole picture.
-        margin: Room around the person: 0.25 is a quarter of its size.
+        select: `best`, `largest`, or a person's id: 1 is the best, 2 the next.
+        framing: `portrait`: a square of head and shoulders, the same whatever detected the
+            person; `person`: the person's box; `image`: the whole picture.
+        margin: Room around the person: frames are 1 + margin times as large as without.
     """
 
     name: ClassVar[str] = "detection"
     weight: ClassVar[float] = 1.0
     requires: ClassVar[frozenset[str]] = frozenset({"image"})
-    provides: ClassVar[frozenset[str]] = frozenset({"persons", "person", "portrait"})
-    resets: ClassVar[frozenset[str]] = frozenset({"portrait"})
+    provides: ClassVar[frozenset[str]] = frozenset(
+        {"persons", "person", "portrait", "portrait_box"}
+    )
+    resets: ClassVar[frozenset[str]] = frozenset({"portrait", "portrait_box"})
 
     detector: Detector | None = None
-    confidence: float = 0.5
-    iou: float = 0.45
-    select: Literal["best", "largest"] | int = "best"
+    confidence: float = _fraction(0.5)
+    iou: float = _fraction(0.45)
+    select: Literal["best", "largest"] | int = attrs.field(default="best", validator=_select)
     framing: Literal["portrait", "person", "image"] = attrs.field(
-        default="portrait", validator=attrs.validators.in_(("portrait", "person", "image"))
+        default="portrait", validator=validators.in_(("portrait", "person", "image"))
     )
-    margin: float = attrs.field(default=USUAL_MARGIN, validator=attrs.validators.ge(0))
+    margin: float = attrs.field(default=USUAL_MARGIN, validator=validators.ge(0))
 
     @property
     def key(self) -> str:
         """The stage and everything that changes what it gives."""
         detector = getattr(self.detector, "key", "default")
-        settings = (self.confidence, self.iou, self.select, self.framing, self.margin)
-        return f"{self.name}({detector},{','.join(map(str, settings))})"
+        parameters = (self.confidence, self.iou, self.select, self.framing, self.margin)
+        return f"{self.name}({detector},{','.join(map(str, parameters))})"
 
     async def run(self, draft: Draft, context: StageContext) -> Draft:
         """Fill in `persons`, `person`, `portrait` and `portrait_box`.
@@ -73,30 +92,24 @@ class DetectPersons:
         """
         persons = await self._detect(draft.image, context)
         person = _selected(persons, self.select)
-        box = await self._frame(draft.image, person, context)
+        box = await self._frame(draft.image, person, context.scheduler)
         portrait = draft.image.cropped(box)
         file = await anyio.to_thread.run_sync(portrait.encode, "png")
         await context.files.put("processed", "cropped.png", file)
-        count = f"{len(persons)} person{'s' if len(persons) > 1 else ''} detected"
         context.report(
             1.0,
-            f"{count}, person #{person.id} selected",
+            f"{_count(persons)} detected, person #{person.id} selected",
             stage="detection_complete",
             detected_persons=len(persons),
             selected_person=person.to_dict(),
         )
-        facts = {
-            "total_persons": len(persons),
-            "selected_person_id": person.id,
-            "confidence": round(person.confidence, 4),
-        }
         return attrs.evolve(
             draft,
             persons=persons,
             person=person,
             portrait=portrait,
             portrait_box=box,
-            metadata={**draft.metadata, "person_detection": facts},
+            metadata={**draft.metadata, "person_detection": self._facts(persons, person)},
         )
 
     async def _detect(self, image: Image, context: StageContext) -> tuple[Person, ...]:
@@ -105,21 +118,37 @@ class DetectPersons:
         found = await detector.detect(
             image, scheduler=context.scheduler, confidence=lowest, iou=self.iou
         )
-        sure = tuple(person for person in found if person.confidence >= self.confidence)
-        if not (sure or found):
-            raise NoPersonDetected(f"Nobody was found in the picture, down to {lowest:g}.")
+        if not found:
+            raise NoPersonDetected(
+                f"Nobody was found in the picture, at a confidence of {lowest:g} or above."
+            )
+        sure = [person for person in found if person.confidence >= self.confidence]
         return tuple(
             attrs.evolve(person, id=number) for number, person in enumerate(sure or found, start=1)
         )
 
-    async def _frame(self, image: Image, person: Person, context: StageContext) -> Box:
+    async def _frame(self, image: Image, person: Person, scheduler: GPUScheduler) -> Box:
         whole = Box(0, 0, image.width, image.height)
         if self.framing == "image":
             return whole
         if self.framing == "person":
-            return grown(person.box, self.margin, whole)
-        eyes = await _eyes(image, person, context)
-        return portrait_box(*eyes, margin=self.margin, whole=whole)
+            return grown_box(person.box, self.margin, whole=whole)
+        mesh = await _mesh(image, person, scheduler)
+        return portrait_box(mesh.between_eyes, mesh.scale, self.margin, whole=whole)
+
+    def _facts(self, persons: tuple[Person, ...], person: Person) -> dict[str, JSON]:
+        facts: dict[str, JSON] = {
+            "total_persons": len(persons),
+            "selected_person_id": person.id,
+            "confidence": round(person.confidence, 4),
+        }
+        if person.confidence < self.confidence:
+            facts["note"] = f"accepted below the confidence of {self.confidence:g}"
+        return facts
+
+
+def _count(persons: tuple[Person, ...]) -> str:
+    return "1 person" if len(persons) == 1 else f"{len(persons)} persons"
 
 
 def _selected(persons: tuple[Person, ...], select: str | int) -> Person:
@@ -130,53 +159,63 @@ def _selected(persons: tuple[Person, ...], select: str | int) -> Person:
     for person in persons:
         if person.id == select:
             return person
-    there = ", ".join(f"#{person.id}" for person in persons)
+    there = "; ".join(f"#{person.id} at {list(person.box)}" for person in persons)
     raise PersonNotFound(
-        f"There is no person #{select}.", hint=f"Those detected are {there}; 1 is the best."
+        f"There is no person #{select} among the {_count(persons)} detected.",
+        hint=f"Select one of these: {there}.",
     )
 
 
-async def _eyes(
-    image: Image, person: Person, context: StageContext
-) -> tuple[tuple[float, float], float]:
-    """The point between the eyes and their distance, in pixels of the image."""
-    if person.landmarks is not None and len(person.landmarks) == MESH_POINTS:
-        right, left = person.landmarks[[33, 133]].mean(0), person.landmarks[[263, 362]].mean(0)
-        offset = (0, 0)
-    else:
-        offset = person.box[:2]
-        mesh = await find_mesh(image.cropped(person.box), scheduler=context.scheduler)
-        right, left = mesh.right_eye, mesh.left_eye
-    x, y = ((right + left) / 2).tolist()
-    apart = float(((left - right) ** 2).sum() ** 0.5)
-    return (x + offset[0], y + offset[1]), apart
+async def _mesh(image: Image, person: Person, scheduler: GPUScheduler) -> FaceMesh:
+    """The person's face, in the picture's pixels.
+
+    Raises:
+        talkgen.errors.NoFaceInPortrait: It is not seen.
+    """
+    if person.landmarks is not None and len(person.landmarks) == LANDMARKS:
+        known = FaceCrop.around(image, person.landmarks)
+        if (mesh := await scheduler.run(FaceMeshModel(), known)) is not None:
+            return mesh
+    mesh = await find_mesh(image.cropped(person.box), scheduler=scheduler)
+    return mesh.moved(person.box.x0, person.box.y0)
 
 
-def portrait_box(eyes: tuple[float, float], apart: float, *, margin: float, whole: Box) -> Box:
-    """A square of head and shoulders, inside the picture.
+def portrait_box(eyes: tuple[float, float], apart: float, margin: float, *, whole: Box) -> Box:
+    """A square of head and shoulders within the picture.
 
     Args:
         eyes: The point between the eyes, x and y in pixels.
-        apart: Their distance in pixels.
+        apart: From eye to eye as if the face looked straight, in pixels.
         margin: 0.25 is the usual one; more shows more around the person.
         whole: The picture.
 
     Returns:
-        The square; smaller than wanted where the picture is, moved where it would leave it.
+        The square, with the eyes in its middle at 42 % of its height; smaller where the picture
+        is, and moved where it would leave it.
     """
     wanted = apart / EYES_APART * (1 + margin) / (1 + USUAL_MARGIN)
     side = max(1, round(min(wanted, whole.width, whole.height)))
-    x0 = min(max(round(eyes[0] - side / 2), 0), whole.width - side)
-    y0 = min(max(round(eyes[1] - EYES_DOWN * side), 0), whole.height - side)
+    x0 = _within(round(eyes[0] - side / 2), whole.x0, whole.x1 - side)
+    y0 = _within(round(eyes[1] - side * EYES_DOWN), whole.y0, whole.y1 - side)
     return Box(x0, y0, x0 + side, y0 + side)
 
 
-def grown(box: Box, margin: float, whole: Box) -> Box:
-    """A box with room around it, cut at the picture's edges."""
+def grown_box(box: Box, margin: float, *, whole: Box) -> Box:
+    """A box with room around it, cut at the picture's edges.
+
+    Args:
+        box: Within the picture.
+        margin: The box becomes 1 + margin times as wide and as high.
+        whole: The picture.
+    """
     x, y = round(box.width * margin / 2), round(box.height * margin / 2)
     return Box(
-        max(box.x0 - x, 0),
-        max(box.y0 - y, 0),
+        max(box.x0 - x, whole.x0),
+        max(box.y0 - y, whole.y0),
         min(box.x1 + x, whole.x1),
         min(box.y1 + y, whole.y1),
     )
+
+
+def _within(value: int, low: int, high: int) -> int:
+    return min(max(value, low), high)
