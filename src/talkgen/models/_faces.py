@@ -21,9 +21,12 @@ Bounds: TypeAlias = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels."""
 
 LANDMARKS = 468
-"""Points of a mesh. In its canonical numbering: the eyes' corners, outer and inner."""
+"""Points of a mesh."""
+
+# Of them the eyes' corners, outer and inner, and the ends of the face's outline by the ears.
 RIGHT_EYE = [33, 133]
 LEFT_EYE = [263, 362]
+TEMPLES = [234, 454]
 
 
 @attrs.frozen(eq=False)
@@ -105,9 +108,13 @@ class FaceMesh:
         return self._middle(LEFT_EYE)[:2]
 
     @property
-    def between_eyes(self) -> tuple[float, float]:
-        """The point between the eyes, x and y in pixels."""
-        x, y = ((self.right_eye + self.left_eye) / 2).tolist()
+    def centre(self) -> tuple[float, float]:
+        """The middle of the head's width, at the height of the eyes: x and y in pixels.
+
+        Between the eyes if the face looks straight; behind them if it is turned.
+        """
+        x, _, _ = self._middle(TEMPLES).tolist()
+        _, y, _ = self._middle(RIGHT_EYE + LEFT_EYE).tolist()
         return x, y
 
     @property

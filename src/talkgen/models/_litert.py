@@ -77,19 +77,20 @@ def _without_banner() -> Iterator[None]:
     It is written to the file descriptor from C++, and no switch turns it off. Whatever else
     arrives there in the meantime is passed on.
     """
-    with _stderr, tempfile.TemporaryFile() as caught:
+    with _stderr:
         try:
             terminal = os.dup(2)
         except OSError:  # a process without a standard error: nothing to keep clean
             yield
             return
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            caught.seek(0)
-            for line in caught:
-                if not line.startswith(_BANNER):
-                    os.write(2, line)
+        with tempfile.TemporaryFile() as caught:
+            os.dup2(caught.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(terminal, 2)
+                os.close(terminal)
+                caught.seek(0)
+                for line in caught:
+                    if not line.startswith(_BANNER):
+                        os.write(2, line)

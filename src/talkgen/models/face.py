@@ -182,13 +182,13 @@ async def find_mesh(image: Image, *, scheduler: GPUScheduler) -> FaceMesh:
     return meshes[0]
 
 
-# Head and shoulders around the point between the eyes, in eye distances: to either side, above
+# Head and shoulders around the head's centre, in eye distances: to either side, above
 # and below. A crown is about 1.9 above the eyes, a chin 1.8 below, and shoulders are 6 wide.
 _ASIDE, _ABOVE, _BELOW = 3.0, 2.2, 3.8
 
 
 def _person(number: int, mesh: FaceMesh, image: Image) -> Person:
-    x, y = mesh.between_eyes
+    x, y = mesh.centre
     box = Box(
         max(floor(x - _ASIDE * mesh.scale), 0),
         max(floor(y - _ABOVE * mesh.scale), 0),

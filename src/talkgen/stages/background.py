@@ -62,7 +62,7 @@ class RemoveBackground:
         if cut.pixels[..., 3].max() <= OPAQUE // 2:
             raise NoPersonDetected("The portrait has nobody to cut out.")
         await _keep(cut, context)
-        context.report(1.0, "Background removed", stage="background_removal_complete")
+        context.report(1.0, "Background removed successfully", stage="background_removal_complete")
         return attrs.evolve(draft, portrait=cut)
 
 

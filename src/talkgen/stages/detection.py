@@ -134,7 +134,7 @@ class DetectPersons:
         if self.framing == "person":
             return grown_box(person.box, self.margin, whole=whole)
         mesh = await _mesh(image, person, scheduler)
-        return portrait_box(mesh.between_eyes, mesh.scale, self.margin, whole=whole)
+        return portrait_box(mesh.centre, mesh.scale, self.margin, whole=whole)
 
     def _facts(self, persons: tuple[Person, ...], person: Person) -> dict[str, JSON]:
         facts: dict[str, JSON] = {
@@ -180,23 +180,23 @@ async def _mesh(image: Image, person: Person, scheduler: GPUScheduler) -> FaceMe
     return mesh.moved(person.box.x0, person.box.y0)
 
 
-def portrait_box(eyes: tuple[float, float], apart: float, margin: float, *, whole: Box) -> Box:
+def portrait_box(head: tuple[float, float], apart: float, margin: float, *, whole: Box) -> Box:
     """A square of head and shoulders within the picture.
 
     Args:
-        eyes: The point between the eyes, x and y in pixels.
+        head: Its middle at the height of the eyes, x and y in pixels.
         apart: From eye to eye as if the face looked straight, in pixels.
         margin: 0.25 is the usual one; more shows more around the person.
         whole: The picture.
 
     Returns:
-        The square, with the eyes in its middle at 42 % of its height; smaller where the picture
-        is, and moved where it would leave it.
+        The square, with the head in the middle and the eyes at 42 % of its height; smaller
+        where the picture is, and moved where it would leave it.
     """
     wanted = apart / EYES_APART * (1 + margin) / (1 + USUAL_MARGIN)
     side = max(1, round(min(wanted, whole.width, whole.height)))
-    x0 = _within(round(eyes[0] - side / 2), whole.x0, whole.x1 - side)
-    y0 = _within(round(eyes[1] - side * EYES_DOWN), whole.y0, whole.y1 - side)
+    x0 = _within(round(head[0] - side / 2), whole.x0, whole.x1 - side)
+    y0 = _within(round(head[1] - side * EYES_DOWN), whole.y0, whole.y1 - side)
     return Box(x0, y0, x0 + side, y0 + side)
 
 
