@@ -211,8 +211,6 @@ def _identify(data: bytes) -> tuple[Image.Image, str]:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
-    except MemoryError:
-        raise
     except Exception:  # noqa: BLE001 - damaged notes on a picture do not make it a damaged picture
         return 1
 
@@ -334,6 +332,8 @@ def decode_audio(data: bytes, *, max_seconds: float) -> tuple[Samples, int, str]
         stream = container.streams.best("audio")
         if not isinstance(stream, av.AudioStream):
             raise InvalidAudio("There is no sound in it.", hint=AUDIO_HINT)
+        if stream.codec_context is None:
+            raise InvalidAudio("The recording's codec is not known here.", hint=AUDIO_HINT)
         samples, rate = _collect(_frames(container, stream), max_seconds)
         held = samples.shape[1] / rate
         stated = _stated_seconds(data, stream, held)
@@ -432,7 +432,7 @@ def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFra
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
-        except av.error.InvalidDataError:
+        except av.error.FFmpegError:  # decoders have error numbers of their own, beside the usual
             damaged += 1
         else:
             decoded += bool(frames)
@@ -554,10 +554,8 @@ def _audio_errors() -> Iterator[None]:
     """Map what PyAV raises. Hostile bytes make it raise almost anything."""
     try:
         yield
-    except (InvalidInput, MemoryError):
+    except InvalidInput:
         raise
-    except av.error.DecoderNotFoundError as error:
-        raise InvalidAudio("The recording's codec is not known here.", hint=AUDIO_HINT) from error
     except Exception as error:
         raise InvalidAudio(
             "This is not a recording of a known format, or it is truncated or damaged.",

@@ -1,5 +1,6 @@
 """What is missing on this machine, and the command that installs it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,12 +8,21 @@ from talkgen.errors import MissingDependency
 
 __all__ = ["explained"]
 
-# Import names whose distribution or extra differs from them.
+# Import names, and what pip installs them by: a distribution, or an extra of talkgen.
 INSTALLED_BY = {
     "PIL": "pillow",
     "ai_edge_litert": "ai-edge-litert",
+    "anyio": "anyio",
+    "attrs": "attrs",
     "av": "av",
     "cv2": "opencv-python",
+    "environ": "environ-config",
+    "filelock": "filelock",
+    "httpx": "httpx",
+    "numpy": "numpy",
+    "rich": "rich",
+    "scipy": "scipy",
+    "stamina": "stamina",
     "ultralytics": "talkgen[yolo]",
     "huggingface_hub": "talkgen[birefnet]",
     "safetensors": "talkgen[birefnet]",
@@ -30,10 +40,18 @@ SYSTEM_LIBRARIES = {
     "libglib-2.0.so.0": "libglib2.0-0",
 }
 
+# How the loader of Linux puts it; elsewhere such libraries come with the wheels.
+NO_LIBRARY = re.compile(r"(?P<library>\S+\.so[.\d]*): cannot open shared object file")
+
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn a failing import inside the block into `MissingDependency` with its remedy."""
+    """Turn a failing import inside the block into `MissingDependency` with its remedy.
+
+    Raises:
+        talkgen.errors.MissingDependency: A package or a system library is absent; the hint is
+            the command that installs it.
+    """
     try:
         yield
     except MissingDependency:
@@ -43,15 +61,21 @@ def explained() -> Iterator[None]:
 
 
 def _missing(error: ImportError) -> MissingDependency:
-    for library, package in SYSTEM_LIBRARIES.items():
-        if library in str(error):
-            return MissingDependency(
-                f"The system library {library} is missing.",
-                hint=f"Install it: apt-get install {package} (or your system's package of it).",
-            )
+    if match := NO_LIBRARY.search(str(error)):
+        return _missing_library(match["library"])
     module = (error.name or "").partition(".")[0]
-    distribution = INSTALLED_BY.get(module, module)
     return MissingDependency(
         f"The package {module or 'that is needed'} cannot be imported: {error}.",
-        hint=f'Install it: pip install "{distribution}"' if distribution else None,
+        # A name that is not known here may be anybody's on the index: it is not to be suggested.
+        hint=f'Install it: pip install "{INSTALLED_BY.get(module, "talkgen")}"',
+    )
+
+
+def _missing_library(library: str) -> MissingDependency:
+    package = SYSTEM_LIBRARIES.get(library)
+    return MissingDependency(
+        f"The system library {library} is missing.",
+        hint=f"Install it: apt-get install {package} (or your system's package of it)."
+        if package
+        else f"Install the package of your system that carries {library}.",
     )
