@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import contextmanager
+from stat import S_ISDIR
 from typing import TYPE_CHECKING
 
 from talkgen.errors import TalkgenError
@@ -13,7 +15,7 @@ from talkgen.storage.names import is_temporary
 from talkgen.storage.retention import remainder
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from datetime import datetime
     from pathlib import Path
 
@@ -54,31 +56,21 @@ class CleanUp:
         Args:
             in_use: Names in the temporary tier that this process works in.
         """
-        self._published.empty_trash()
+        for task_id in self._published.condemned():
+            with logged(f"what is left of task {task_id}"):
+                self._published.finish_deleting(task_id)
         for manifest in tuple(self._published.manifests()):
             if remainder(manifest, self._retention, self._now) != manifest:
-                self._expire(manifest)
+                with logged(f"task {manifest.task_id}"):
+                    self._expire(manifest)
         for path in self._abandoned(in_use):
-            self._remove(path)
-        report = CleanupReport(self._files, self._bytes, tuple(self._tasks))
-        if report.files_deleted or report.tasks_expired:
-            logger.info(
-                "Clean-up of %s deleted %d files, %d bytes, and ended %d tasks.",
-                self._layout.root,
-                report.files_deleted,
-                report.bytes_freed,
-                len(report.tasks_expired),
-            )
-        return report
+            with logged(str(path)):
+                self._remove(path)
+        return self._report()
 
     def _expire(self, manifest: Manifest) -> None:
-        try:
-            expired = self._published.expire(manifest.task_id, self._retention, self._now)
-        except TalkgenError:
-            logger.exception("Clean-up leaves task %s for the next time.", manifest.task_id)
-            return
-        self._files += len(expired)
-        self._bytes += sum(file.size for file in expired)
+        expired = self._published.expire(manifest.task_id, self._retention, self._now)
+        self._count(file.size for file in expired)
         if remainder(manifest, self._retention, self._now) is None:
             self._tasks.append(manifest.task_id)
 
@@ -86,28 +78,47 @@ class CleanUp:
         """Temporary files and folders in which nothing has been written for the tier's time."""
         folder = self._layout.tier("temp")
         for name in os.listdir(folder):
-            path = folder / name
-            if is_temporary(name) and name not in in_use and self._idle(path):
-                yield path
+            if is_temporary(name) and name not in in_use and self._idle(folder / name):
+                yield folder / name
 
     def _idle(self, path: Path) -> bool:
-        touched = max(entry.lstat().st_mtime for entry in (path, *path.rglob("*")))
+        try:
+            touched = max(entry.lstat().st_mtime for entry in (path, *path.rglob("*")))
+        except FileNotFoundError:  # somebody is just removing it
+            return False
         return self._now.timestamp() - touched >= self._retention.temp.total_seconds()
 
     def _remove(self, path: Path) -> None:
-        try:
-            with failures("remove", path):
-                sizes = [entry.lstat().st_size for entry in _files_of(path)]
-                self._disk.remove_tree(path) if path.is_dir() else self._disk.remove(path)
-        except TalkgenError:
-            logger.exception("Clean-up leaves %s for the next time.", path)
-            return
-        self._files += len(sizes)
-        self._bytes += sum(sizes)
+        with failures("remove", path):
+            held = [entry.lstat() for entry in (path, *path.rglob("*"))]
+            sizes = [entry.st_size for entry in held if not S_ISDIR(entry.st_mode)]
+            if path.is_dir():
+                self._disk.remove_tree(path)
+            else:
+                self._disk.remove(path)
+        self._count(sizes)
+
+    def _count(self, sizes: Iterable[int]) -> None:
+        for size in sizes:
+            self._files += 1
+            self._bytes += size
+
+    def _report(self) -> CleanupReport:
+        if self._files or self._tasks:
+            logger.info(
+                "Clean-up of %s deleted %d files of %d bytes; %d tasks have expired.",
+                self._layout.root,
+                self._files,
+                self._bytes,
+                len(self._tasks),
+            )
+        return CleanupReport(self._files, self._bytes, tuple(self._tasks))
 
 
-def _files_of(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
-    for folder, _, names in os.walk(path):
-        yield from (path.__class__(folder, name) for name in names)
+@contextmanager
+def logged(what: str) -> Iterator[None]:
+    """Let one failure not stop the rest: the next clean-up tries again."""
+    try:
+        yield
+    except TalkgenError:
+        logger.exception("Clean-up leaves %s for the next time.", what)

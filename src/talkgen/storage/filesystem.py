@@ -160,7 +160,7 @@ def failures(action: str, path: Path, need: int = 0) -> Iterator[None]:
     except TalkgenError:
         raise
     except FileNotFoundError as error:
-        raise FileMissing(f"Could not {action} {path}: it is not there.") from error
+        raise FileMissing(f"Could not {action} {path}: {error}.") from error
     except OSError as error:
         raise _explained(error, action, path, need) from error
 
@@ -173,8 +173,8 @@ def no_room(path: Path, need: int, free: int, reserve: int = 0) -> InsufficientS
 
 def _explained(error: OSError, action: str, path: Path, need: int) -> TalkgenError:
     if error.errno not in NO_ROOM:
-        return StorageError(f"Could not {action} {path}: {error.strerror or error}.")
-    folder = path if path.is_dir() else path.parent
+        return StorageError(f"Could not {action} {path}: {error}.")
+    folder = next(folder for folder in (path, *path.parents) if folder.is_dir())
     return no_room(path, need, free_bytes(folder))
 
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 import weakref
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -208,6 +208,10 @@ class LocalStorage:
             if not folder.exists():
                 self._disk.make_folder(folder, private=folder == self._layout.staging)
                 self._disk.sync_folder(folder.parent)
+        # Made while there is room: discarding must be possible on a full disk.
+        if not self._layout.lock.exists():
+            with suppress(FileExistsError):  # by another process, just now
+                self._disk.write(self._layout.lock, b"")
 
     def _infos(self, task_id: str) -> tuple[FileInfo, ...]:
         return self._visible(self._published().manifest(check_task_id(task_id)))
@@ -234,7 +238,7 @@ class LocalStorage:
 
     def _opened(self, task_id: str) -> StorageTransaction:
         published = self._published()
-        published.empty_trash(task_id)
+        published.finish_deleting(task_id)
         staging = Staging(task_id, self._layout, self._disk)
         unfinished = _Unfinished(staging, published, self._clock, self)
         return StorageTransaction(unfinished, self._scratch)

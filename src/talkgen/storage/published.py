@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
@@ -23,7 +23,7 @@ from talkgen.errors import FileMissing, StorageError
 from talkgen.storage import manifests
 from talkgen.storage.filesystem import failures, read_plain, removed_on_failure
 from talkgen.storage.layout import SEPARATOR
-from talkgen.storage.names import MANIFEST_SUFFIX, TIERS, check_task_id, task_of
+from talkgen.storage.names import MANIFEST_SUFFIX, TIERS, is_task_id, task_of
 from talkgen.storage.retention import expired_files, remainder
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Published:
         """Publish what is staged; where nothing is, what was published before stays."""
         with self._changing(staging.task_id):
             published = self.manifest(staging.task_id)
-            if published and not staging.planned and not staging.files():
+            if published and staging.planned in (None, published) and not staging.files():
                 return self._published(published, staging)
             plan = staging.planned or staging.plan(result, created)
             with failures("publish", self._layout.manifest(plan.task_id)):
@@ -119,21 +119,27 @@ class Published:
             self._rewrite(manifest, remainder(manifest, retention, now))
             return expired
 
-    def empty_trash(self, task_id: str | None = None) -> None:
-        """Finish what processes that died were deleting, of one task or of all."""
-        if os.listdir(self._layout.trash):
-            with self._locked():
-                self._finish_deleting(task_id)
+    def condemned(self) -> tuple[str, ...]:
+        """Tasks of which a dead process left something in the trash."""
+        owners = (name.partition(SEPARATOR)[0] for name in os.listdir(self._layout.trash))
+        return tuple(sorted(set(filter(is_task_id, owners))))
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with self._threads, self._processes:
-            yield
+    def finish_deleting(self, task_id: str) -> None:
+        """Finish what a dead process was deleting of a task."""
+        if task_id in self.condemned():
+            with self._changing(task_id):
+                pass
 
     @contextmanager
     def _changing(self, task_id: str) -> Iterator[None]:
-        with self._locked():
-            self._finish_deleting(task_id)
+        """Keep everybody else out, and leave nothing of the task in the trash."""
+        with ExitStack() as held:
+            held.enter_context(self._threads)
+            with failures("lock", self._layout.lock):
+                held.enter_context(self._processes)
+            for name in os.listdir(self._layout.trash):
+                if name.partition(SEPARATOR)[0] == task_id:
+                    self._bury(self._layout.trash / name)
             yield
 
     def _readable(self, task_id: str) -> Manifest | None:
@@ -182,24 +188,17 @@ class Published:
                 self._disk.sync_file(part)
                 self._disk.replace(part, path)
 
-    def _finish_deleting(self, task_id: str | None) -> None:
-        for name in os.listdir(self._layout.trash):
-            if task_id in {None, name.partition(SEPARATOR)[0]}:
-                entry = self._layout.trash / name
-                with failures("remove", entry):
-                    self._bury(entry)
-
     def _bury(self, entry: Path) -> None:
         """Remove a folder of the trash, and before it the files that its manifest names."""
-        task_id = check_task_id(entry.name.partition(SEPARATOR)[0])
-        for place in self._condemned(task_id, entry / MANIFEST_SUFFIX):
-            self._disk.remove(place)
-        # The manifest goes last: until then it tells what there is to remove.
-        for name in sorted(os.listdir(entry), key=lambda name: name == MANIFEST_SUFFIX):
-            self._disk.remove(entry / name)
-        self._disk.remove_folder(entry)
+        task_id = entry.name.partition(SEPARATOR)[0]
+        with failures("remove", entry):
+            for place in self._named(task_id, entry / MANIFEST_SUFFIX):
+                self._disk.remove(place)
+            for name in os.listdir(entry):
+                self._disk.remove(entry / name)
+            self._disk.remove_folder(entry)
 
-    def _condemned(self, task_id: str, path: Path) -> set[Path]:
+    def _named(self, task_id: str, path: Path) -> set[Path]:
         """The places that a manifest in the trash names, and no published one."""
         try:
             doomed = manifests.decode(task_id, read_plain(path), self._layout.url)

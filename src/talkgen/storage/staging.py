@@ -18,7 +18,7 @@ from talkgen.protocols import Manifest
 from talkgen.storage import manifests
 from talkgen.storage.filesystem import failures, open_plain, read_plain, removed_on_failure
 from talkgen.storage.layout import SEPARATOR
-from talkgen.storage.names import check_file, check_tier, file_name, is_temporary, temporary_name
+from talkgen.storage.names import check_file, check_tier, file_name, temporary_name
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -42,7 +42,7 @@ class Staging:
     """
 
     def __init__(self, task_id: str, layout: Layout, disk: FileSystem) -> None:
-        """Open the folder, if an earlier process left one, without its half-written files."""
+        """Open the folder, if an earlier process left one."""
         self.task_id = task_id
         self.path = layout.staging / task_id
         self._layout = layout
@@ -52,8 +52,6 @@ class Staging:
         with failures("open", self.path):
             if self.path.is_symlink():
                 raise StorageError(f"{self.path} is a link.", hint="Remove it.")
-            for name in filter(is_temporary, self._names()):
-                disk.remove(self.path / name)
             self.planned = self._read_plan()
 
     def put(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:

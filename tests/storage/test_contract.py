@@ -1,0 +1,40 @@
+"""Every storage keeps the contract."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from talkgen.storage import LocalStorage, MemoryStorage
+from talkgen.testing import check_storage
+
+
+async def test_local(tmp_path: Path):
+    numbers = itertools.count()
+    await check_storage(lambda: LocalStorage(tmp_path / str(next(numbers)), min_free_bytes=0))
+
+
+async def test_temporary():
+    await check_storage(LocalStorage.temporary)
+
+
+async def test_memory():
+    await check_storage(MemoryStorage)
+
+
+async def test_a_storage_that_forgets_a_tier_is_found_out():
+    class Forgetful(MemoryStorage):
+        def list(self, tier=None, task_id=None):
+            return super().list("videos", task_id)
+
+    with pytest.raises(AssertionError, match="took another tier"):
+        await check_storage(Forgetful)
+
+
+async def test_a_storage_that_checks_no_names_is_found_out():
+    class Trusting(MemoryStorage):
+        async def open(self, task_id):
+            return await super().open(task_id.strip() or "anything")
+
+    with pytest.raises(AssertionError, match="instead of raising InvalidName"):
+        await check_storage(Trusting)
