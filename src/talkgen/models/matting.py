@@ -35,10 +35,13 @@ _REACH = 0.012
 _COEFFICIENTS_SIDE = 720
 
 # How much the mask's slope is steepened around one half before the picture shapes it.
-_CONTRAST = 3.0
+_CONTRAST = 2.0
 
 # How much an edge in the picture must stand out for the alpha to follow it, in squared intensity.
-_FLAT = 3e-4
+_FLAT = 2e-3
+
+# Of 500 pixels along a side, a mask three off ends one off; after the first time, two and a half.
+_TIMES = 2
 
 # What is as good as nothing, and as good as everything.
 _ENDS = 0.05
@@ -48,7 +51,8 @@ def refine_alpha(pixels: NDArray[np.uint8], alpha: Floats) -> Floats:
     """Fit a network's soft mask to the edges of the picture.
 
     The contrast is stretched around one half, a guided filter (He, Sun and Tang, 2013) with the
-    picture as the guide draws the edge where the picture has one, and the ends are clipped.
+    picture as the guide draws the edge where the picture has one, and the ends are clipped;
+    twice, so that the second time starts nearer to the edge.
 
     Args:
         pixels: RGB or RGBA `uint8`, shape (height, width, 3 or 4); a fourth channel is ignored.
@@ -58,8 +62,10 @@ def refine_alpha(pixels: NDArray[np.uint8], alpha: Floats) -> Floats:
         `float32` in 0..1, shape (height, width).
     """
     guide = _scaled(pixels)
-    fitted = _guided(guide, _clipped((alpha - 0.5) * _CONTRAST + 0.5))
-    return _clipped((fitted - _ENDS) / (1 - 2 * _ENDS))
+    for _ in range(_TIMES):
+        fitted = _guided(guide, _clipped((alpha - 0.5) * _CONTRAST + 0.5))
+        alpha = _clipped((fitted - _ENDS) / (1 - 2 * _ENDS))
+    return alpha
 
 
 def _guided(guide: Floats, values: Floats) -> Floats:
