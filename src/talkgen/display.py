@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from talkgen.events import Degraded, Heartbeat, Preview
+from talkgen.events import Degraded, Error, Heartbeat, Preview
 
 if TYPE_CHECKING:
     from talkgen.events import Event
     from talkgen.runs import Run
 
 __all__ = ["progress"]
+
+# What has nothing to say on a line of its own; an error is told by whoever awaits the run.
+UNSHOWN = (Degraded, Error, Heartbeat, Preview)
 
 
 async def progress(run: Run, console: Console | None = None) -> None:
@@ -50,7 +53,9 @@ async def _bar(run: Run, console: Console) -> None:
 async def _lines(run: Run, console: Console) -> None:
     shown = ""
     async for event in run:
-        if isinstance(event, (Heartbeat, Preview)) or event.stage == shown:
+        if isinstance(event, Degraded):
+            console.print(_line(event), markup=False, highlight=False, soft_wrap=True)
+        if isinstance(event, UNSHOWN) or event.stage == shown:
             continue
         shown = event.stage
         console.print(_line(event), markup=False, highlight=False, soft_wrap=True)
