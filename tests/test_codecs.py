@@ -643,25 +643,29 @@ def test_flac_from_a_pipe_states_no_length() -> None:
     assert heard(bytes(data))[0].shape == (1, 16_000)
 
 
-def test_a_damaged_packet_is_left_out() -> None:
+def with_damaged_packets(first: int, last: int) -> bytes:
+    """AAC, 32 packets, of which those from first to last hold no AAC."""
     data = bytearray(sounding("adts", "aac", seconds=2.0))
-    middle = data.index(b"\xff\xf1", len(data) // 2) + 7
-    data[middle : middle + 40] = b"\xff" * 40
+    at = number = 0
+    while at < len(data):
+        size = int.from_bytes(data[at + 3 : at + 6], "big") >> 5 & 0x1FFF  # 13 bits of the header
+        if first <= number < last:
+            data[at + 7 : at + size] = b"\xff" * (size - 7)
+        at, number = at + size, number + 1
+    return bytes(data)
 
-    samples, rate, _ = heard(bytes(data))
 
-    assert 1.7 < samples.shape[1] / rate < 2.1
+def test_a_damaged_packet_is_left_out() -> None:
+    whole, rate, _ = heard(with_damaged_packets(0, 0))
+
+    samples, _, _ = heard(with_damaged_packets(15, 16))
+
+    assert 0 < whole.shape[1] - samples.shape[1] <= 0.15 * rate
 
 
 def test_a_file_of_damaged_packets_is_refused() -> None:
-    data = bytearray(sounding("ogg", "libopus", rate=48_000, seconds=2.0))
-    with av.open(io.BytesIO(bytes(data))) as container:
-        packets = [bytes(packet) for packet in container.demux() if packet.size]
-    for packet in packets[10:]:
-        data = bytearray(bytes(data).replace(packet, b"\xff" * len(packet)))
-
-    with pytest.raises(InvalidAudio):
-        heard(bytes(data))
+    with pytest.raises(InvalidAudio, match="The recording is damaged"):
+        heard(with_damaged_packets(5, 32))
 
 
 def test_a_recording_that_changes_half_way_is_refused() -> None:
@@ -681,7 +685,7 @@ def test_the_limit_is_told_with_its_name() -> None:
 
 
 def test_nothing_beyond_the_limit_is_decoded() -> None:
-    """The second half is garbage, and would be refused otherwise."""
+    """The file is cut, and would be refused for that otherwise."""
     with pytest.raises(InvalidAudio, match="longer than the limit"):
         heard(WAV[: len(WAV) // 2], max_seconds=0.25)
 

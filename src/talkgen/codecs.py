@@ -289,9 +289,9 @@ AUDIO_LIMIT_HINT = "Shorten it, or raise the limit: Speech.open(source, max_seco
 # Without it a few kilobytes of compressed silence could ask for gigabytes.
 MAX_SAMPLES_PER_SECOND = 2 * 192_000
 
-# Demuxers that know the length from the header, not from the size or the bit rate, and how far
-# the sound may fall short of it: encoders pad, by up to 0.1 s.
+# Demuxers that know the length from the header, not from the size or the bit rate.
 STATES_LENGTH = {"flac", "mov", "aiff"}
+# How far the sound may fall short of it, in seconds and as a share: encoders count their padding.
 LENGTH_TOLERANCE = 0.1
 
 # Programs that write WAV into a pipe cannot know its size, and state one beyond 2 GB.
@@ -338,7 +338,7 @@ def decode_audio(data: bytes, *, max_seconds: float) -> tuple[Samples, int, str]
         held = samples.shape[1] / rate
         stated = _stated_seconds(data, stream, held)
         suffix = _audio_suffix(data, stream)
-    if held < stated - LENGTH_TOLERANCE:
+    if stated - held > LENGTH_TOLERANCE * min(1.0, stated):
         raise InvalidAudio(
             f"The recording is truncated: it states {stated:.1f} s and holds {held:.1f} s.",
             hint=DAMAGED_AUDIO_HINT,

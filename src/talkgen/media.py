@@ -132,8 +132,9 @@ class Image:
                 and left open), Pillow's image, or a `uint8` array of shape (height, width),
                 (height, width, 3) or (height, width, 4). An `Image` is given back as it is.
                 Nothing is fetched from a URL.
-            max_pixels: Width times height, checked before anything is decoded.
-            max_bytes: Of the file, checked before more is read.
+            max_pixels: Width times height, 50 million unless set; checked before anything is
+                decoded.
+            max_bytes: Of the file, 50 million unless set; no more is read.
 
         Raises:
             talkgen.errors.InvalidImage: It is no picture, is damaged or over a limit. As
@@ -261,8 +262,8 @@ class Speech:
             source: A path, the bytes of a file, a binary file object (read from where it stands,
                 and left open), or samples and their rate in Hz (see the constructor). A `Speech`
                 is given back as it is. Nothing is fetched from a URL.
-            max_seconds: Of the sound; nothing beyond it is decoded.
-            max_bytes: Of the file, checked before more is read.
+            max_seconds: Of the sound, 10 minutes unless set; nothing beyond it is decoded.
+            max_bytes: Of the file, 200 million unless set; no more is read.
 
         Raises:
             talkgen.errors.InvalidAudio: It is no recording, is damaged or over a limit. As
