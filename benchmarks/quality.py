@@ -179,7 +179,7 @@ def blinks(track: Track, fps: float) -> None:
         axis=0,
     )
     usual = np.median(ratio)
-    shut = ratio < 0.6 * usual
+    shut = ratio < 0.85 * usual  # the mesh never quite closes an eye
     count = int((np.diff(shut.astype(int), prepend=0) == 1).sum())
     row("blinks per 10 s", count / (len(shut) / fps) * 10, "", "1 - 4")
     row("  eye aspect ratio, lowest over usual", ratio.min() / usual, "", "")

@@ -8,13 +8,15 @@ import attrs
 import cv2
 import numpy as np
 
-from talkgen.generators.local.rig import Eye, Face, Mouth, eye_of, mouth_of, sampled, smoothstep
+from talkgen.generators.local.eyes import Eye
+from talkgen.generators.local.mouth import Mouth
+from talkgen.generators.local.rig import Face, sampled, smoothstep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from talkgen.generators.local.motion import Pose
-    from talkgen.generators.local.rig import Floats, Layer
+    from talkgen.generators.local.rig import Floats
 
 __all__ = ["Puppet"]
 
@@ -62,52 +64,23 @@ class Puppet:
         """
         height, width = alpha.shape
         face = Face(np.asarray(points, np.float32), width, height)
-        eyes = (eye_of(face, 0), eye_of(face, 1))
+        eyes = (Eye.of(face, 0), Eye.of(face, 1))
         head = Head.of(face)
-        return cls(pixels, alpha, background, face, mouth_of(face, pixels), eyes, head)
+        return cls(pixels, alpha, background, face, Mouth.of(face, pixels), eyes, head)
 
     def frame(self, pose: Pose) -> NDArray[np.uint8]:
         """The portrait in a pose: RGB, shape (height, width, 3)."""
         skin = self.pixels.copy()
-        self._speak(skin, pose)
+        self.mouth.draw(skin, pose)
         if pose.blink > 0:
             for eye in self.eyes:
-                _blink(skin, eye, pose.blink)
+                eye.draw(skin, pose.blink)
         return self._composed(skin, self.head.map(pose))
-
-    def _speak(self, skin: NDArray[np.uint8], pose: Pose) -> None:
-        mouth = self.mouth
-        # The photo's own smile narrows as it opens, and is closed in all poses.
-        numbers = (pose.opening, max(-pose.width, 0.0), max(pose.width, 0.0), 1.0)
-        part = skin[mouth.box.slices]
-        upper, upper_mask, source = _warped(part, mouth.upper, numbers)
-        lower, lower_mask, _ = _warped(part, mouth.lower, numbers)
-        inside = sampled(mouth.teeth, source)
-        seen = mouth.inside[..., None]
-        behind = inside * seen + lower * (1 - seen)
-        over = behind + (lower - behind) * lower_mask[..., None]
-        over += (upper - over) * upper_mask[..., None]
-        skin[mouth.box.slices] = np.clip(over + 0.5, 0, 255).astype(np.uint8)
 
     def _composed(self, skin: NDArray[np.uint8], source: Floats) -> NDArray[np.uint8]:
         warped = sampled(skin, source, cv2.INTER_CUBIC)
         alpha = sampled(self.alpha, source)
         return np.asarray(cv2.blendLinear(warped, self.background, alpha, 1 - alpha), np.uint8)
-
-
-def _warped(
-    part: NDArray[np.uint8], layer: Layer, numbers: tuple[float, ...]
-) -> tuple[Floats, Floats, Floats]:
-    source = layer.source(numbers)
-    pixels = sampled(part, source, cv2.INTER_CUBIC)
-    return np.asarray(pixels, np.float32), sampled(layer.mask, source), source
-
-
-def _blink(skin: NDArray[np.uint8], eye: Eye, shut: float) -> None:
-    part = skin[eye.box.slices]
-    lid, mask, _ = _warped(part, eye.lid, (shut,))
-    over = part + (lid - part) * mask[..., None]
-    skin[eye.box.slices] = np.clip(over + 0.5, 0, 255).astype(np.uint8)
 
 
 @attrs.frozen(eq=False)
