@@ -22,7 +22,7 @@ check: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 
 docs: $(VENV)/dev.stamp
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 $(VENV)/base.stamp: pyproject.toml
 	test -x "$(BIN)/python" || $(PYTHON) -m venv "$(VENV)"

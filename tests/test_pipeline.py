@@ -1,5 +1,7 @@
 """Runs, their life cycle and their endings, with stages that need no model."""
 
+from datetime import timedelta
+
 import anyio
 import attrs
 import numpy as np
@@ -252,3 +254,65 @@ async def test_forget_leaves_nothing(anyio_backend):
 async def test_decoded_image_is_taken_as_it_is(anyio_backend):
     image = Image.open(PICTURE)
     assert (await pipeline(Step()).run(image)).draft.image is image
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_open_serves_until_aclose(anyio_backend):
+    opened = await Pipeline.open([Step()], storage=MemoryStorage())
+    run = opened.start(PICTURE)
+    await opened.aclose()
+    assert (await run).success
+    with pytest.raises(RuntimeError, match="async with"):
+        opened.start(PICTURE)
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_open_is_for_asyncio(anyio_backend):
+    with pytest.raises(RuntimeError, match="asyncio"):
+        await Pipeline.open([Step()])
+
+
+async def test_a_failing_journal_ends_the_run_and_nothing_else(anyio_backend):
+    class Broken(talkgen.MemoryJournal):
+        async def get(self, task_id):
+            raise OSError("the disk is gone")
+
+    failing = Step(script=raising(KeyError("k")))
+    async with pipeline(failing, journal=Broken()) as opened:
+        run = opened.start(PICTURE)
+        with pytest.raises(StageFailed, match="disk is gone"):
+            await run
+        assert run.history.ended
+
+
+async def test_a_silent_stage_repeats_its_last_word(anyio_backend):
+    step = Step(script=forever)
+    async with pipeline(step) as opened:
+        run = opened.start(PICTURE)
+        await step.entered.wait()
+        told = len(run.history.events)
+        run.keep_alive()
+        assert len(run.history.events) == told
+        late = run.history.clock() + timedelta(seconds=4)
+        run.history.clock = lambda: late
+        run.keep_alive()
+        last = run.history.events[-1]
+        assert (last.event_type, last.message) == ("progress_update", "Step is running.")
+        run.cancel()
+        await run.wait_ended()
+        run.keep_alive()
+        assert run.history.events[-1].event_type == "cancelled"
+
+
+async def test_reports_are_thinned_at_the_source(anyio_backend):
+    async def chatty(context):
+        for i in range(1000):
+            context.report(i / 1000, "at it")
+        context.preview(Image.open(PICTURE))
+
+    async with pipeline(Step(script=chatty)) as opened:
+        run = opened.start(PICTURE)
+        await run
+    told = [event for event in run.history.events if event.message == "at it"]
+    assert len(told) <= 71
+    assert repr(run).startswith(f"<Run {run.task_id}: 100 % Completed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from talkgen.protocols import GPUScheduler, Journal, Stage, Storage
 
 __all__ = ["Pipeline"]
-
-logger = logging.getLogger("talkgen.pipeline")
 
 K = TypeVar("K")
 
@@ -127,6 +125,8 @@ class Pipeline:
         )
         self._session: _Session | None = None
         self._opening: AbstractAsyncContextManager[_Session] | None = None
+        self._host: asyncio.Task[None] | None = None
+        self._closing = anyio.Event()
 
     def _own_storage(self) -> Storage:
         root = self._settings.storage_root
@@ -156,6 +156,44 @@ class Pipeline:
             return await self._opening.__aexit__(kind, error, traceback)
         finally:
             self._session = self._opening = None
+
+    @classmethod
+    async def open(cls, stages: Sequence[Stage] | None = None, **options: Any) -> Self:
+        """Open a pipeline that no block surrounds: for notebooks, whose cells end. asyncio only.
+
+        `await pipeline.aclose()` closes it. Everywhere else `async with Pipeline()` is better: it
+        closes by itself, whatever happens.
+
+        Args:
+            stages: As for `Pipeline()`.
+            **options: As for `Pipeline()`.
+
+        Raises:
+            RuntimeError: The event loop is not asyncio's.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "Pipeline.open() needs asyncio; use 'async with Pipeline() as pipeline: ...'"
+            ) from None
+        pipeline = cls(stages, **options)
+        opened: asyncio.Future[None] = loop.create_future()
+        # A task of its own: what opens a task group must be the one to close it.
+        pipeline._host = loop.create_task(pipeline._stay_open(opened), name="talkgen pipeline")
+        await opened
+        return pipeline
+
+    async def _stay_open(self, opened: asyncio.Future[None]) -> None:
+        async with self:
+            opened.set_result(None)
+            await self._closing.wait()
+
+    async def aclose(self) -> None:
+        """Close a pipeline that `open` opened, after its runs have ended."""
+        self._closing.set()
+        if self._host is not None:
+            await self._host
 
     @asynccontextmanager
     async def _open_session(self) -> AsyncIterator[_Session]:
