@@ -429,6 +429,8 @@ class StagedFiles(Protocol):
         Raises:
             talkgen.errors.InvalidName: The suffix is not a plain file name.
             talkgen.errors.InsufficientStorage: The disk is full.
+            ValueError: The path is not in `scratch()`.
+            RuntimeError: The transaction has ended.
         """
         ...
 
@@ -449,7 +451,10 @@ class Transaction(StagedFiles, Protocol):
     """The staged files, with the power to end them; the Run's alone."""
 
     async def publish(self, result: JSON = None) -> Manifest:
-        """Make the files visible, all at once. Idempotent, rolls forward, shielded.
+        """Make the files visible, all at once, in place of an older version's.
+
+        Idempotent, rolls forward, shielded. A task that is published already stays as it is
+        where nothing is staged.
 
         Args:
             result: `Result.to_dict()`, kept in the manifest.

@@ -6,6 +6,7 @@ import errno
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -149,10 +150,12 @@ async def test_links_for_files_are_not_followed(storage: LocalStorage, root: Pat
     assert not place.is_symlink()
 
 
-async def test_a_folder_in_a_files_place_is_not_read(storage: LocalStorage, root: Path):
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes in folders")
+@pytest.mark.parametrize("make", [os.mkdir, getattr(os, "mkfifo", None)])
+async def test_only_plain_files_are_read(storage: LocalStorage, root: Path, make):
     file = await published(storage)
     (root / "videos" / file.name).unlink()
-    (root / "videos" / file.name).mkdir()
+    make(root / "videos" / file.name)
     with pytest.raises(StorageError, match="not a plain file"):
         await storage.get(file)
 
@@ -335,6 +338,19 @@ async def test_strangers_files_are_left_alone(storage: LocalStorage, root: Path)
     assert await storage.staged() == ()
 
 
+async def test_a_folder_that_was_removed_is_an_error_that_names_it(
+    storage: LocalStorage, root: Path
+):
+    file = await published(storage)
+    transaction = await storage.open("other")
+    shutil.rmtree(root)
+    with pytest.raises(FileMissing):
+        await storage.get(file)
+    for call in (storage.staged, storage.stats, storage.cleanup, transaction.discard):
+        with pytest.raises(StorageError, match="files here"):
+            await call()
+
+
 # --- room --------------------------------------------------------------------------------------
 
 
@@ -384,6 +400,19 @@ class SplitDisk(FileSystem):
         super().replace(source, target)
 
 
+async def test_a_scratch_file_that_cannot_be_moved_stays(root: Path, faulty_disk):
+    storage = LocalStorage(root, disk=(disk := faulty_disk(number=errno.EIO)))
+    transaction = await storage.open("task")
+    async with transaction.scratch() as folder:
+        (folder / "a.mp4").write_bytes(b"frames")
+        disk.at = len(disk.calls) + 2  # the staging folder is made first
+        with pytest.raises(StorageError, match="Could not write"):
+            await transaction.put("videos", "final.mp4", folder / "a.mp4")
+        assert (folder / "a.mp4").read_bytes() == b"frames"
+        await transaction.put("videos", "final.mp4", folder / "a.mp4")
+    assert len((await transaction.publish()).files) == 1
+
+
 async def test_a_temporary_tier_on_another_disk(root: Path):
     transaction = await LocalStorage(root, disk=SplitDisk()).open("task")
     async with transaction.scratch() as folder:
@@ -430,6 +459,30 @@ async def test_clean_up_goes_on_after_a_failure(root: Path, faulty_disk, caplog)
     assert "for the next time" in caplog.text
     report = await LocalStorage(root).cleanup(datetime.now(UTC) + timedelta(days=31))
     assert len(report.tasks_expired) == 1
+
+
+async def test_clean_up_finishes_what_a_dead_process_was_deleting(
+    root: Path, faulty_disk, died, leftovers
+):
+    await published(LocalStorage(root))
+    storage = LocalStorage(root, disk=faulty_disk(at=3))
+    with pytest.raises(died):
+        await storage.delete_task("task")
+    assert leftovers(root) != set()
+    await LocalStorage(root).cleanup()
+    assert leftovers(root) == set()
+
+
+async def test_clean_up_leaves_what_it_may_not_remove(storage: LocalStorage, root: Path, caplog):
+    """What a dead process left in the trash, and cannot be removed, stops nobody else."""
+    await storage.stats()
+    entry = root / ".trash" / "task~1" / "folder"
+    entry.mkdir(parents=True)
+    await published(storage, "other")
+    with pytest.raises(StorageError, match=r"Could not remove .*task~1"):
+        await storage.open("task")
+    await storage.cleanup()
+    assert "leaves what is left of task task for the next time" in caplog.text
 
 
 async def test_abandoned_scratch_goes_in_its_time(storage: LocalStorage, root: Path):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import contextmanager
 from stat import S_ISDIR
 from typing import TYPE_CHECKING
 
 from talkgen.errors import TalkgenError
 from talkgen.protocols import CleanupReport
-from talkgen.storage.filesystem import failures
+from talkgen.storage.filesystem import failures, names_in
 from talkgen.storage.names import is_temporary
 from talkgen.storage.retention import remainder
 
@@ -77,7 +76,7 @@ class CleanUp:
     def _abandoned(self, in_use: Collection[str]) -> Iterator[Path]:
         """Temporary files and folders in which nothing has been written for the tier's time."""
         folder = self._layout.tier("temp")
-        for name in os.listdir(folder):
+        for name in names_in(folder):
             if is_temporary(name) and name not in in_use and self._idle(folder / name):
                 yield folder / name
 

@@ -21,6 +21,7 @@ __all__ = [
     "VolatileFileSystem",
     "failures",
     "free_bytes",
+    "names_in",
     "no_room",
     "open_plain",
     "read_plain",
@@ -30,6 +31,8 @@ __all__ = [
 # Absent on Windows, where making a link takes a privilege.
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 BINARY = getattr(os, "O_BINARY", 0)
+# Opening a pipe that nobody writes to must not wait.
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 NO_ROOM = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
@@ -85,7 +88,7 @@ class FileSystem:
 
     def sync_folder(self, path: Path) -> None:
         """Return once a folder's entries are on the disk; Windows cannot be asked."""
-        if os.name != "nt":
+        if os.name != "nt":  # pragma: no branch - the tests run where folders can be synced
             _sync(path, os.O_RDONLY)
 
 
@@ -107,7 +110,7 @@ def open_plain(path: Path) -> BufferedReader:
     Raises:
         OSError: There is none, or it is a link or no plain file.
     """
-    descriptor = os.open(path, os.O_RDONLY | NO_FOLLOW | BINARY)
+    descriptor = os.open(path, os.O_RDONLY | NO_FOLLOW | NO_WAIT | BINARY)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a plain file", str(path))
@@ -123,6 +126,17 @@ def read_plain(path: Path) -> bytes:
     """
     with failures("read", path), open_plain(path) as file:
         return file.read()
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, sorted.
+
+    Raises:
+        FileMissing: There is no such folder.
+        StorageError: It cannot be read.
+    """
+    with failures("list", folder):
+        return sorted(os.listdir(folder))
 
 
 @contextmanager

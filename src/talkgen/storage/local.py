@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import threading
@@ -26,6 +25,7 @@ from talkgen.storage.filesystem import (
     VolatileFileSystem,
     failures,
     free_bytes,
+    names_in,
     no_room,
     open_plain,
 )
@@ -39,6 +39,7 @@ from talkgen.storage.staging import Staging, read_exactly
 from talkgen.storage.transaction import StorageTransaction
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import AsyncIterator, Callable
     from datetime import datetime
     from io import BufferedReader
@@ -245,7 +246,7 @@ class LocalStorage:
 
     def _staged(self) -> tuple[str, ...]:
         self._published()
-        return tuple(sorted(filter(is_task_id, os.listdir(self._layout.staging))))
+        return tuple(filter(is_task_id, names_in(self._layout.staging)))
 
     def _delete(self, task_id: str) -> None:
         self._published().delete(task_id)

@@ -12,7 +12,6 @@ they go. What a dead process left in the trash is finished before its task is to
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from filelock import FileLock
 
 from talkgen.errors import FileMissing, StorageError
 from talkgen.storage import manifests
-from talkgen.storage.filesystem import failures, read_plain, removed_on_failure
+from talkgen.storage.filesystem import failures, names_in, read_plain, removed_on_failure
 from talkgen.storage.layout import SEPARATOR
 from talkgen.storage.names import MANIFEST_SUFFIX, TIERS, is_task_id, task_of
 from talkgen.storage.retention import expired_files, remainder
@@ -68,7 +67,7 @@ class Published:
 
     def manifests(self) -> Iterator[Manifest]:
         """Every readable manifest, in no order."""
-        for name in os.listdir(self._layout.tier("videos")):
+        for name in names_in(self._layout.tier("videos")):
             task_id = task_of(name) if name.endswith(MANIFEST_SUFFIX) else None
             manifest = self._readable(task_id) if task_id else None
             if manifest:
@@ -121,7 +120,7 @@ class Published:
 
     def condemned(self) -> tuple[str, ...]:
         """Tasks of which a dead process left something in the trash."""
-        owners = (name.partition(SEPARATOR)[0] for name in os.listdir(self._layout.trash))
+        owners = (name.partition(SEPARATOR)[0] for name in names_in(self._layout.trash))
         return tuple(sorted(set(filter(is_task_id, owners))))
 
     def finish_deleting(self, task_id: str) -> None:
@@ -137,7 +136,7 @@ class Published:
             held.enter_context(self._threads)
             with failures("lock", self._layout.lock):
                 held.enter_context(self._processes)
-            for name in os.listdir(self._layout.trash):
+            for name in names_in(self._layout.trash):
                 if name.partition(SEPARATOR)[0] == task_id:
                     self._bury(self._layout.trash / name)
             yield
@@ -194,7 +193,7 @@ class Published:
         with failures("remove", entry):
             for place in self._named(task_id, entry / MANIFEST_SUFFIX):
                 self._disk.remove(place)
-            for name in os.listdir(entry):
+            for name in names_in(entry):
                 self._disk.remove(entry / name)
             self._disk.remove_folder(entry)
 
@@ -215,6 +214,6 @@ class Published:
         return {
             folder / name
             for folder in map(self._layout.tier, TIERS)
-            for name in os.listdir(folder)
+            for name in names_in(folder)
             if task_of(name) == task_id and not name.endswith(MANIFEST_SUFFIX)
         }

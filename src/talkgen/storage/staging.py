@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,13 @@ from talkgen.errors import FileMissing, InvalidName, StorageError
 from talkgen.media import FileRef
 from talkgen.protocols import Manifest
 from talkgen.storage import manifests
-from talkgen.storage.filesystem import failures, open_plain, read_plain, removed_on_failure
+from talkgen.storage.filesystem import (
+    failures,
+    names_in,
+    open_plain,
+    read_plain,
+    removed_on_failure,
+)
 from talkgen.storage.layout import SEPARATOR
 from talkgen.storage.names import check_file, check_tier, file_name, temporary_name
 
@@ -67,9 +72,8 @@ class Staging:
         target = self._layout.staged(file)
         with failures("write", target, file.size):
             self._make()
-            whole = self._whole(data)
             with self._lock:
-                self._disk.replace(whole, target)
+                self._deliver(data, target)
                 self._known[tier, file.name] = file
             self._disk.sync_folder(self.path)
         return file
@@ -94,7 +98,7 @@ class Staging:
         path = self._layout.plan(self.task_id)
         with failures("write", path, len(data)):
             self._make()
-            self._disk.replace(self._whole(data), path)
+            self._deliver(data, path)
             self._disk.sync_folder(self.path)
         self.planned = manifests.decode(self.task_id, data, self._layout.url)
         return self.planned
@@ -110,29 +114,34 @@ class Staging:
             self._disk.make_folder(self.path)
             self._disk.sync_folder(self._layout.staging)
 
-    def _whole(self, data: bytes | Path) -> Path:
-        """A durable file with this content, to be renamed within the disk."""
+    def _deliver(self, data: bytes | Path, target: Path) -> None:
+        """Make a durable file appear at once in its place."""
+        if isinstance(data, Path) and self._moved(data, target):
+            return
         part = self.path / temporary_name("part")
         with removed_on_failure(self._disk, part):
             if isinstance(data, Path):
-                self._move(data, part)
+                self._disk.copy(data, part)
             else:
                 self._disk.write(part, data)
             self._disk.sync_file(part)
-        return part
+            self._disk.replace(part, target)
+        if isinstance(data, Path):
+            self._disk.remove(data)
 
-    def _move(self, source: Path, part: Path) -> None:
+    def _moved(self, source: Path, target: Path) -> bool:
+        """Move a file, unless somebody mounted another disk on the temporary tier."""
+        self._disk.sync_file(source)
         try:
-            self._disk.replace(source, part)
+            self._disk.replace(source, target)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            # Somebody mounted another disk on the temporary tier.
-            self._disk.copy(source, part)
-            self._disk.remove(source)
+            return False
+        return True
 
     def _names(self) -> list[str]:
-        return sorted(os.listdir(self.path)) if self.path.exists() else []
+        return names_in(self.path) if self.path.exists() else []
 
     def _file(self, staged_name: str) -> FileRef | None:
         tier, _, name = staged_name.partition(SEPARATOR)
