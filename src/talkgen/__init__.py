@@ -4,6 +4,7 @@ The public names are imported when they are first used, so that `import talkgen`
 nothing.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,9 @@ _HOMES = {
 }
 
 __all__ = list(_HOMES)
+
+# Whoever configures no logging hears nothing from a library.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
