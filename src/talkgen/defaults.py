@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from talkgen.generators.local import LocalGenerator
@@ -13,12 +14,13 @@ from talkgen.scheduling import LocalScheduler
 from talkgen.stages.background import RemoveBackground
 from talkgen.stages.detection import DetectPersons
 from talkgen.stages.generation import GenerateVideo
+from talkgen.storage import LocalStorage, Retention
 
 if TYPE_CHECKING:
     from talkgen.protocols import GPUScheduler, Stage
     from talkgen.settings import Settings
 
-__all__ = ["choose_backends", "default_stages", "shared_scheduler"]
+__all__ = ["choose_backends", "default_stages", "default_storage", "shared_scheduler"]
 
 
 def choose_backends(settings: Settings) -> Backends:  # noqa: ARG001 - all settings give these
@@ -33,6 +35,19 @@ def default_stages(settings: Settings) -> tuple[Stage, ...]:
         RemoveBackground(),
         GenerateVideo(),
     )
+
+
+def default_storage(settings: Settings) -> LocalStorage:
+    """The folder that the settings name, else a temporary one."""
+    if settings.storage_root is None:
+        return LocalStorage.temporary()
+    retention = Retention(
+        uploads=timedelta(days=settings.retention_uploads_days),
+        processed=timedelta(days=settings.retention_processed_days),
+        videos=timedelta(days=settings.retention_videos_days),
+    )
+    min_free_bytes = int(settings.min_free_space_gb * 2**30)
+    return LocalStorage(settings.storage_root, retention=retention, min_free_bytes=min_free_bytes)
 
 
 class SharedScheduler:

@@ -13,13 +13,17 @@ import anyio
 import attrs
 
 from talkgen.decisions import check_order, wants_speech
-from talkgen.defaults import choose_backends, default_stages, shared_scheduler
+from talkgen.defaults import (
+    choose_backends,
+    default_stages,
+    default_storage,
+    shared_scheduler,
+)
 from talkgen.errors import TalkgenError, TaskNotFound
 from talkgen.journal import MemoryJournal
 from talkgen.progress import ProgressTracker
 from talkgen.runs import Job, Run, Workshop
 from talkgen.settings import Settings
-from talkgen.storage import LocalStorage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -118,7 +122,7 @@ class Pipeline:
         self._defer = frozenset(defer)
         self._strict = strict
         self._scheduler = scheduler
-        self._storage = storage or self._own_storage()
+        self._storage = storage or default_storage(self._settings)
         self._journal = journal or MemoryJournal()
         self._tracker = tracker or ProgressTracker(
             retention=timedelta(minutes=self._settings.progress_retention_minutes)
@@ -127,10 +131,6 @@ class Pipeline:
         self._opening: AbstractAsyncContextManager[_Session] | None = None
         self._host: asyncio.Task[None] | None = None
         self._closing = anyio.Event()
-
-    def _own_storage(self) -> Storage:
-        root = self._settings.storage_root
-        return LocalStorage.temporary() if root is None else LocalStorage(root)
 
     # --- life cycle ----------------------------------------------------------------------------
 
