@@ -4,9 +4,21 @@ import itertools
 from pathlib import Path
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 from talkgen.storage import LocalStorage, MemoryStorage
 from talkgen.testing import check_storage
+
+
+@pytest.fixture
+def kept() -> list:
+    return []
+
+
+@pytest.fixture(autouse=True)
+def _blocked_loop_is_an_error(kept):
+    with blockbuster_ctx():
+        yield
 
 
 async def test_local(tmp_path: Path):
@@ -14,8 +26,9 @@ async def test_local(tmp_path: Path):
     await check_storage(lambda: LocalStorage(tmp_path / str(next(numbers)), min_free_bytes=0))
 
 
-async def test_temporary():
-    await check_storage(LocalStorage.temporary)
+async def test_temporary(kept: list):
+    """Their folders are removed at the end, by whoever drops the last reference."""
+    await check_storage(lambda: kept.append(LocalStorage.temporary()) or kept[-1])
 
 
 async def test_memory():

@@ -93,9 +93,13 @@ class FileSystem:
 
 
 class VolatileFileSystem(FileSystem):
-    """For files that need not outlive the process: nothing waits for the disk."""
+    """For files that are this process's alone: private, and nothing waits for the disk."""
 
     durable = False
+
+    def make_folder(self, path: Path, *, private: bool = True) -> None:  # noqa: ARG002 - always
+        """Make a folder that nobody else may enter."""
+        super().make_folder(path, private=True)
 
     def sync_file(self, path: Path) -> None:
         """Nothing to wait for."""

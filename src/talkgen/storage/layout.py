@@ -33,7 +33,7 @@ class Layout:
     """The paths below a root.
 
     Attributes:
-        root: Absolute and free of links.
+        root: Absolute.
     """
 
     root: Path

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import attrs
 from anyio import CancelScope, to_thread
@@ -81,7 +82,7 @@ class LocalStorage:
             clock: Gives the time, with its zone.
             disk: The calls that change the disk, for tests.
         """
-        self._layout = Layout(Path(root).resolve())
+        self._layout = Layout(Path(root).absolute())
         self._retention = retention or Retention()
         self._min_free = min_free_bytes
         self._clock = clock
@@ -101,7 +102,7 @@ class LocalStorage:
             retention: How long published files are kept.
             min_free_bytes: What `ensure_free` leaves free on the disk.
         """
-        root = Path(tempfile.mkdtemp(prefix="talkgen-")).resolve()
+        root = Path(tempfile.gettempdir(), f"talkgen-{uuid4()}")
         storage = cls(
             root, retention=retention, min_free_bytes=min_free_bytes, disk=VolatileFileSystem()
         )

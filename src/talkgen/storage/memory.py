@@ -60,7 +60,7 @@ class MemoryStorage:
         self._retention = retention or Retention()
         self._clock = clock
         self._tables = _Tables()
-        self._scratch = Scratch(Path(tempfile.gettempdir()).resolve(), VolatileFileSystem())
+        self._scratch = Scratch(Path(tempfile.gettempdir()), VolatileFileSystem())
 
     @property
     def durable(self) -> bool:

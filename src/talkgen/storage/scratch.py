@@ -51,8 +51,8 @@ class Scratch:
         Raises:
             ValueError: It is elsewhere, or leads there through a link.
         """
-        resolved = path.resolve()
-        if not any(resolved.is_relative_to(self._parent / name) for name in self._names):
+        folders = [(self._parent / name).resolve() for name in self.in_use]
+        if not any(map(path.resolve().is_relative_to, folders)):
             raise ValueError(f"{path} is not in scratch(), so it is not moved; pass its bytes")
 
     def _make(self, path: Path) -> None:
