@@ -1,5 +1,6 @@
 """Every storage keeps the contract."""
 
+import gc
 import itertools
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def kept() -> list:
 
 @pytest.fixture(autouse=True)
 def _blocked_loop_is_an_error(kept):
+    gc.collect()  # temporary folders of earlier tests go now, not while a loop runs
     with blockbuster_ctx():
         yield
 

@@ -98,6 +98,8 @@ class LocalStorage:
     ) -> LocalStorage:
         """A storage in a temporary folder, which goes with the last reference to it.
 
+        It goes at once, in the thread that drops the reference.
+
         Args:
             retention: How long published files are kept.
             min_free_bytes: What `ensure_free` leaves free on the disk.
