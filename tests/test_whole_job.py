@@ -91,3 +91,14 @@ def test_run_sync(portrait_path, short):
 
 async def test_run_sync_inside_a_loop(anyio_backend, portrait_path):
     assert talkgen.run_sync(portrait_path, pipeline=Pipeline([DetectPersons()])).success
+
+
+async def test_parallel_runs_do_not_meet(anyio_backend, portrait_path, short):
+    quiet = Speech(short.samples * 0, short.sample_rate)
+    stages = [DetectPersons(), GenerateVideo(LocalGenerator(size=96))]
+    async with Pipeline(stages) as pipeline:
+        runs = [pipeline.start(portrait_path, speech) for speech in (short, quiet, short, quiet)]
+        videos = [await (await run).video.aread() for run in runs]
+    assert videos[0] == videos[2]
+    assert videos[1] == videos[3]
+    assert videos[0] != videos[1]
