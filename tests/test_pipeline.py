@@ -316,3 +316,19 @@ async def test_reports_are_thinned_at_the_source(anyio_backend):
     told = [event for event in run.history.events if event.message == "at it"]
     assert len(told) <= 71
     assert repr(run).startswith(f"<Run {run.task_id}: 100 % Completed")
+
+
+async def test_a_task_id_that_could_leave_its_folder_is_refused_at_once(anyio_backend):
+    with pytest.raises(talkgen.errors.InvalidName):
+        await pipeline(Step()).run(PICTURE, task_id="../up")
+
+
+async def test_what_a_dead_attempt_left_is_not_published(anyio_backend, tmp_path):
+    storage = talkgen.LocalStorage(tmp_path)
+    left = await storage.open("t")
+    await left.put("processed", "stale.bin", b"stale")
+    await left.close()
+    await Pipeline([Step()], storage=storage).run(PICTURE, task_id="t")
+    names = {info.file.name async for info in storage.list(task_id="t")}
+    assert "t_original.png" in names
+    assert "t_stale.bin" not in names

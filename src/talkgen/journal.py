@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
 import attrs
 
+from talkgen._clock import utc_now
 from talkgen._iteration import Fetched
 from talkgen.draft import TaskState
 from talkgen.errors import TaskBusy, TaskConflict
@@ -33,11 +34,6 @@ Transition: TypeAlias = "Callable[[TaskRecord, datetime], TaskRecord]"
 
 OWNED = frozenset({TaskState.RUNNING, TaskState.PUBLISHING})
 TOKEN_BYTES = 16  # 128 bits, as a random UUID has
-
-
-def utc_now() -> datetime:
-    """The time."""
-    return datetime.now(UTC)
 
 
 # --- what may happen to a record ---------------------------------------------------------------

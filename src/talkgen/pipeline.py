@@ -24,6 +24,7 @@ from talkgen.journal import MemoryJournal
 from talkgen.progress import ProgressTracker
 from talkgen.runs import Job, Run, Workshop
 from talkgen.settings import Settings
+from talkgen.storage.names import check_task_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -244,6 +245,7 @@ class Pipeline:
         Raises:
             RuntimeError: The pipeline is not open.
             TypeError: A stage requires speech and there is none.
+            talkgen.errors.InvalidName: The task id could not be part of a file's name.
         """
         if self._session is None:
             raise RuntimeError(
@@ -278,6 +280,8 @@ class Pipeline:
     def _job(self, image: Any, speech: Any, task_id: str | None) -> Job:
         if speech is None and (stage := wants_speech(self._stages)) is not None:
             raise TypeError(f"stage {stage!r} requires speech: run(image, speech)")
+        if task_id is not None:
+            check_task_id(task_id)
         return Job(task_id=task_id or str(uuid4()), image=image, speech=speech)
 
     @asynccontextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +16,7 @@ import anyio
 import anyio.lowlevel
 import attrs
 
+from talkgen._clock import utc_now
 from talkgen._loops import call_soon
 from talkgen.events import Heartbeat, Preview
 
@@ -36,17 +37,13 @@ RETENTION = timedelta(minutes=60)
 HEARTBEAT = 30.0  # seconds without news
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 @attrs.define(eq=False)
 class History:
     """The events of one attempt of a task, and the way to add to them. Thread-safe."""
 
     task_id: str
     attempt: int
-    clock: Callable[[], datetime] = _now
+    clock: Callable[[], datetime] = utc_now
     events: list[Event] = attrs.field(factory=list)
     preview: Preview | None = None
     _lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False)
@@ -210,7 +207,7 @@ class ProgressTracker:
         *,
         retention: timedelta = RETENTION,
         heartbeat: float = HEARTBEAT,
-        clock: Callable[[], datetime] = _now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Make a tracker.
 

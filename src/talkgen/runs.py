@@ -238,7 +238,7 @@ class Run:
         files: Transaction | None = None
         try:
             await self._workshop.storage.ensure_free(space_needed(draft.image, draft.speech))
-            files = await self._workshop.storage.open(self.task_id)
+            files = await self._opened()
             draft = await self._work(draft, files, journal)
             await self._publish(draft, files, journal)
         except Exception as error:  # noqa: BLE001 - the one place that answers errors
@@ -249,6 +249,13 @@ class Run:
             with anyio.CancelScope(shield=True):
                 await self._cancelled(files, journal)
             raise
+
+    async def _opened(self) -> Transaction:
+        """A transaction without what an attempt that died has left."""
+        storage = self._workshop.storage
+        if self.task_id in await storage.staged():
+            await (await storage.open(self.task_id)).discard()
+        return await storage.open(self.task_id)
 
     async def _work(self, draft: Draft, files: Transaction, journal: TaskJournal) -> Draft:
         workshop = self._workshop

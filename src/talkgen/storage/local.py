@@ -17,6 +17,7 @@ import attrs
 from anyio import CancelScope, to_thread
 from anyio.streams.file import FileReadStream
 
+from talkgen._clock import utc_now
 from talkgen._iteration import Fetched
 from talkgen.errors import StorageError
 from talkgen.protocols import DiskStats
@@ -34,7 +35,7 @@ from talkgen.storage.layout import Layout
 from talkgen.storage.listing import find, in_order, statistics, visible
 from talkgen.storage.names import check_task_id, is_task_id
 from talkgen.storage.published import Published
-from talkgen.storage.retention import Retention, utc_now
+from talkgen.storage.retention import Retention
 from talkgen.storage.scratch import Scratch
 from talkgen.storage.staging import Staging, read_exactly
 from talkgen.storage.transaction import StorageTransaction

@@ -16,12 +16,13 @@ from anyio import ClosedResourceError, EndOfStream
 from anyio.abc import ByteReceiveStream
 from anyio.lowlevel import checkpoint
 
+from talkgen._clock import utc_now
 from talkgen._iteration import Fetched
 from talkgen.protocols import CleanupReport, Manifest
 from talkgen.storage.filesystem import VolatileFileSystem, read_plain
 from talkgen.storage.listing import find, identical, in_order, statistics, visible
 from talkgen.storage.names import check_task_id, check_tier, file_name
-from talkgen.storage.retention import Retention, expired_files, remainder, utc_now
+from talkgen.storage.retention import Retention, expired_files, remainder
 from talkgen.storage.scratch import Scratch
 from talkgen.storage.staging import describe, not_staged
 from talkgen.storage.transaction import StorageTransaction

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import attrs
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from talkgen.media import FileRef, Tier
     from talkgen.protocols import Manifest
 
-__all__ = ["Retention", "expired_files", "expires", "file_infos", "remainder", "utc_now"]
+__all__ = ["Retention", "expired_files", "expires", "file_infos", "remainder"]
 
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 
@@ -38,11 +38,6 @@ class Retention:
         """How long this tier's files are kept."""
         duration: timedelta = getattr(self, tier)
         return duration
-
-
-def utc_now() -> datetime:
-    """The time."""
-    return datetime.now(UTC)
 
 
 def expires(created: datetime, tier: Tier, retention: Retention) -> datetime:
