@@ -201,11 +201,12 @@ def steadiness(track: Track, frames: list[NDArray[np.uint8]]) -> None:
 
 
 def upper_face(frame: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """From the forehead to the nose, grey, the eyes always in the same place."""
-    target = np.array([[48, 64], [112, 64]], np.float32)
-    eyes = np.array([points[[33, 133]].mean(axis=0), points[[362, 263]].mean(axis=0)])
-    matrix, _ = cv2.estimateAffinePartial2D(eyes, target)
-    return cv2.cvtColor(cv2.warpAffine(frame, matrix, (160, 110)), cv2.COLOR_RGB2GRAY)
+    """From the forehead to the nose, grey, the eyes 64 pixels apart and always in one place."""
+    eyes = np.array([points[list(corners)].mean(axis=0) for *_, corners in LIDS], np.float32)
+    matrix, _ = cv2.estimateAffinePartial2D(eyes, np.array([[48, 64], [112, 64]], np.float32))
+    # Averaged before it is made smaller, as any picture should be.
+    soft = cv2.GaussianBlur(frame, (0, 0), max(0.6 * np.hypot(*(eyes[1] - eyes[0])) / 64, 0.1))
+    return cv2.cvtColor(cv2.warpAffine(soft, matrix, (160, 110)), cv2.COLOR_RGB2GRAY)
 
 
 def similarity(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

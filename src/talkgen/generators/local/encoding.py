@@ -7,7 +7,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
+import cv2
 import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from talkgen.errors import MediaFailed
 
@@ -58,9 +60,7 @@ def encode(
         sound = _Sound(container, audio, speech)
         count = 0
         for count, pixels in enumerate(frames, start=1):
-            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
-            frame.pts = count - 1
-            container.mux(video.encode(frame))
+            container.mux(video.encode(_picture(pixels, count - 1)))
             sound.advance(count / fps)
         container.mux(video.encode(None))
         sound.finish(count / fps)
@@ -71,7 +71,19 @@ def _video_stream(container: OutputContainer, fps: int, size: tuple[int, int]) -
     stream.width, stream.height = size
     stream.pix_fmt = "yuv420p"
     stream.time_base = stream.codec_context.time_base = Fraction(1, fps)
+    stream.codec_context.color_range = ColorRange.MPEG
+    stream.codec_context.color_primaries = ColorPrimaries.BT709
+    stream.codec_context.color_trc = ColorTrc.BT709
+    stream.codec_context.colorspace = Colorspace.SMPTE170M
     return stream
+
+
+def _picture(pixels: NDArray[np.uint8], index: int) -> av.VideoFrame:
+    """A frame in the encoder's form: BT.601, which OpenCV makes three times as fast as FFmpeg."""
+    yuv = cv2.cvtColor(pixels, cv2.COLOR_RGB2YUV_I420)
+    frame = av.VideoFrame.from_ndarray(np.asarray(yuv, np.uint8), "yuv420p")
+    frame.pts = index
+    return frame
 
 
 def _audio_stream(container: OutputContainer, speech: Speech) -> AudioStream:

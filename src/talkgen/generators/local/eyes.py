@@ -8,7 +8,7 @@ import attrs
 import cv2
 import numpy as np
 
-from talkgen.generators.local.rig import Box, Face, Floats, sampled, smoothstep
+from talkgen.generators.local.rig import Face, Floats, Grid, sampled, smoothstep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class Eye:
     """An eye and the lid above it.
 
     Attributes:
-        box: The part of the picture that the lid moves over.
+        grid: Over the part of the picture that the lid moves over.
         above: How far each pixel is above the lid's edge, in eye distances.
         way: How far the edge goes at its place.
         skin: How far the skin that is drawn down reaches above the edge.
@@ -50,7 +50,7 @@ class Eye:
         down: Pixels for an eye distance downwards, x and y.
     """
 
-    box: Box
+    grid: Grid
     above: Floats
     way: Floats
     skin: Floats
@@ -64,8 +64,9 @@ class Eye:
         left, right = float(upper[0, 0]), float(upper[-1, 0])
         top, bottom = float(upper[:, 1].min()), float(lower[:, 1].max())
         reach = (float(brow[:, 1].min()), bottom + 0.1)
-        box = face.box((left - 0.06, right + 0.06), reach)
-        u, v = face.grid(box)
+        grid = Grid(face.box((left - 0.06, right + 0.06), reach))
+        local = face.local(grid.pixels)
+        u, v = local[..., 0], local[..., 1]
         edge, shut, skin_top = (
             np.interp(u, line[:, 0], line[:, 1]).astype(np.float32) for line in (upper, lower, brow)
         )
@@ -73,21 +74,17 @@ class Eye:
         way = (1 + OVERSHOOT) * np.clip(shut - edge, 0, None)
         skin = np.clip(edge - skin_top, LEAST_SKIN, None)
         mask = smoothstep(-0.02, 0.03, u - left) * smoothstep(-0.02, 0.03, right - u)
-        return cls(box, edge - v, way, skin, mask, face.axes[1])
+        return cls(grid, edge - v, way, skin, mask, face.axes[1])
 
     def draw(self, skin: NDArray[np.uint8], shut: float) -> None:
         """Put the lid into a picture: 0 where the photo has it, 1 closed."""
-        part = skin[self.box.slices]
+        part = skin[self.grid.box.slices]
         way = self.way * shut
         above = self.above + way
         # What was at the skin's top stays, its edge goes all the way as it is; the skin between is
         # stretched evenly.
         origin = np.where(above < RIM, above, RIM + (above - RIM) * (self.skin - RIM) / (self.skin - RIM + way))
         moved = np.where(above < self.skin + way, np.maximum(origin, 0), self.above) - self.above
-        lid = sampled(part, self._here() - moved[..., None] * self.down, cv2.INTER_CUBIC)
+        lid = sampled(part, self.grid.here - moved[..., None] * self.down, cv2.INTER_CUBIC)
         cover = (smoothstep(-0.012, 0.004, above) * self.mask * min(8 * shut, 1))[..., None]
-        skin[self.box.slices] = (part + (lid - part.astype(np.float32)) * cover + 0.5).astype(np.uint8)
-
-    def _here(self) -> Floats:
-        height, width = self.above.shape
-        return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+        skin[self.grid.box.slices] = (part + (lid - part.astype(np.float32)) * cover + 0.5).astype(np.uint8)

@@ -22,7 +22,7 @@ BLINK_SHUT = (0.0, 1.0, 1.0, 0.45, 0.0)
 BREATH = 4.2  # seconds
 
 # Eye distances, or radians, at the most.
-SWAY, LIFT, ROLL, TURN, NOD = 0.030, 0.018, 0.012, 0.030, 0.025
+SWAY, LIFT, ROLL, TURN, NOD = 0.026, 0.016, 0.012, 0.010, 0.022
 
 
 @attrs.frozen

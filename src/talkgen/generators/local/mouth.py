@@ -13,7 +13,7 @@ import attrs
 import cv2
 import numpy as np
 
-from talkgen.generators.local.rig import Box, Face, Floats, Layer, sampled, smoothstep
+from talkgen.generators.local.rig import Box, Face, Floats, Grid, Layer, sampled, smoothstep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,12 +29,13 @@ CORNERS = (61, 291)  # of the outer lips
 CHIN, NOSE_BASE = 152, 2
 
 # Eye distances, or parts of the photo's own gap.
-FULL_OPENING = 0.24
+FULL_OPENING = 0.26
 CORNER_SHARE = 0.3  # of the jaw's way that the corners go along
 UPPER_RISE = 0.04
 CLOSE_UPPER, CLOSE_LOWER = 0.40, 0.66
 ROUND, SPREAD, POUT = 0.28, 0.07, 0.2
 OPEN_PHOTO = (0.05, 0.09)  # gap of the photo below which there are no teeth to be seen in it
+CELLS = 44  # points of the fields for an eye distance
 EDGE = 0.014  # softness of the lips' edges
 RELAX_NARROW, RELAX_LEVEL = 0.1, 0.07
 CREASE = 0.6  # how dark the line between the lips is
@@ -145,64 +146,96 @@ class Mouth:
     Attributes:
         box: The part of the picture that moves with it.
         skin: RGB of the box, without the dark corners of a smile.
-        upper: The skin above the lips' line; its other masks are the light below it and the line
-            where it touches the lower lip.
-        lower: The skin below it; its second mask is the floor of the mouth.
-        behind: RGB of the box, what is behind the lips.
-        floor: RGB of the tongue.
+        over: Which pixels of the box are above the lips.
+        upper: How the skin above the lips moves.
+        lower: How the skin below them moves.
+        upper_masks: Over the box: the upper layer, the light below it, and how dark the line is
+            where it touches the lower.
+        lower_masks: Over the box: the lower layer, and the floor of the mouth.
+        lips: The part of the box in which both layers, or what is behind them, are seen.
+        behind: RGB of that part, what is behind the lips.
+        tongue: RGB.
     """
 
     box: Box
     skin: NDArray[np.uint8]
+    over: NDArray[np.bool_]
     upper: Layer
     lower: Layer
+    upper_masks: Floats
+    lower_masks: Floats
+    lips: Box
     behind: Floats
-    floor: Floats
+    tongue: Floats
 
     @classmethod
     def of(cls, face: Face, pixels: NDArray[np.uint8]) -> Mouth:
         """Prepare the mouth of a picture, RGB."""
-        chin, nose = (float(face.local(face.points[[i]])[0, 1]) for i in (CHIN, NOSE_BASE))
+        lips = Lips.of(face, pixels)
+        chin, nose = face.height_of(CHIN), face.height_of(NOSE_BASE)
         box = face.box((-1.05, 1.05), (nose - 0.25, chin + 0.55))
-        u, v = face.grid(box)
-        shape = _Shape(Lips.of(face, pixels), u, v, chin, nose)
+        coarse = Grid(box, max(1, round(face.unit / CELLS)))
+        form, fields = (_Shape.of(face, lips, grid) for grid in (Grid(box), coarse))
         part = np.ascontiguousarray(pixels[box.slices])
-        light = shape.light(part)
+        light = form.light(part)
+        parting = form.parting(face).within(box)
         return cls(
-            box,
-            shape.healed(part),
-            Layer(shape.upper_masks(), shape.upper_fields(face)),
-            Layer(shape.lower_masks(), shape.lower_fields(face)),
-            shape.behind(part.astype(np.float32), light),
-            np.array([128, 56, 56], np.float32) * light,
+            box=box,
+            skin=form.healed(part),
+            over=form.above > 0,
+            upper=Layer(coarse, fields.upper_fields(face)),
+            lower=Layer(coarse, fields.lower_fields(face)),
+            upper_masks=form.upper_masks(),
+            lower_masks=form.lower_masks(),
+            lips=parting,
+            behind=form.behind(part.astype(np.float32), light)[parting.slices],
+            tongue=np.array([128, 56, 56], np.float32) * light,
         )
 
     def draw(self, skin: NDArray[np.uint8], pose: Pose) -> None:
         """Put the mouth in a pose into a picture."""
         numbers = (pose.opening, max(-pose.width, 0.0), max(pose.width, 0.0), 1.0)
-        upper, upper_masks = self.upper.warped(self.skin, numbers)
-        lower, lower_masks = self.lower.warped(self.skin, numbers)
-        floor = lower_masks[..., 1:]
-        inside = (self.behind * (1 - floor) + self.floor * floor) * upper_masks[..., 1:2]
-        above, below = upper_masks[..., :1], lower_masks[..., :1]
+        upper, lower = self.upper.source(numbers), self.lower.source(numbers)
+        source = np.where(self.over[..., None], upper, lower)
+        part = sampled(self.skin, source, cv2.INTER_CUBIC)
+        at = self.lips.slices
+        part[at] = np.clip(self._parted(upper[at], lower[at]) + 0.5, 0, 255)
+        skin[self.box.slices] = part
+
+    def _parted(self, upper: Floats, lower: Floats) -> Floats:
+        """Both layers and what is between them."""
+        above, light, crease = _channels(sampled(self.upper_masks, upper))
+        below, floor = _channels(sampled(self.lower_masks, lower))
         # Where the layers overlap they share; where they leave a gap the inside is seen. Beside
         # the mouth they add up to one, so that nothing dark leaks past the corners.
         covered = above + below
-        lips = (upper * above + lower * below) / np.maximum(covered, 1)
-        crease = 1 - upper_masks[..., 2:] * np.minimum(above, below)
-        over = lips * crease + inside * (1 - np.minimum(covered, 1))
-        skin[self.box.slices] = np.clip(over + 0.5, 0, 255).astype(np.uint8)
+        skin = sampled(self.skin, upper, cv2.INTER_CUBIC) * above
+        skin += sampled(self.skin, lower, cv2.INTER_CUBIC) * below
+        skin *= (1 - crease * np.minimum(above, below)) / np.maximum(covered, 1)
+        inside = (self.behind + (self.tongue - self.behind) * floor) * light
+        return np.asarray(skin + inside * (1 - np.minimum(covered, 1)), np.float32)
+
+
+def _channels(masks: Floats) -> list[Floats]:
+    return [masks[..., i : i + 1] for i in range(masks.shape[-1])]
 
 
 @attrs.frozen(eq=False)
 class _Shape:
-    """Masks and fields over the box of the mouth."""
+    """Masks and fields over the mouth, at the points of a grid."""
 
     lips: Lips
     u: Floats
     v: Floats
     chin: float
     nose: float
+
+    @classmethod
+    def of(cls, face: Face, lips: Lips, grid: Grid) -> _Shape:
+        local = face.local(grid.pixels)
+        return cls(
+            lips, local[..., 0], local[..., 1], face.height_of(CHIN), face.height_of(NOSE_BASE)
+        )
 
     # --- lines ---------------------------------------------------------------------------------
 
@@ -241,6 +274,14 @@ class _Shape:
         """1 between the corners, fading over the cheeks."""
         half = (self.lips.right - self.lips.left) / 2
         return 1 - smoothstep(1, 1 + 0.5 / half, np.abs(self.lips.across(self.u)))
+
+    def parting(self, face: Face) -> Box:
+        """The part of the picture where the lips ever part."""
+        upper, lower = self.lips.upper_line(self.u), self.lips.lower_line(self.u)
+        down = float(lower.max()) + FULL_OPENING + 0.05
+        return face.box(
+            (self.lips.left - 0.08, self.lips.right + 0.08), (float(upper.min()) - 0.1, down)
+        )
 
     # --- masks ---------------------------------------------------------------------------------
 

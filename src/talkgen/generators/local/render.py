@@ -16,6 +16,7 @@ from talkgen.generators.local.motion import move
 from talkgen.generators.local.voice import articulate
 from talkgen.media import Image
 from talkgen.models.face import find_mesh
+from talkgen.models.matting import estimate_foreground, refine_alpha
 from talkgen.models.segmentation import SelfieSegmentationModel
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ __all__ = ["Scene", "frame_count", "prepare", "render"]
 OPAQUE = 255
 ENLARGED = 1.3  # beyond this a portrait looks soft, and is sharpened a little
 SHARPENING = 0.35
-# Eye distances around the person in which what is behind them has to be guessed, because the
-# head uncovers it.
-UNCOVERED = 0.15
+LEAST_SEEN = 0.02  # alpha from which a pixel has something of the person
 
 
 @attrs.frozen(eq=False)
@@ -66,13 +65,25 @@ def _scene(
     portrait: Image, mesh: FaceMesh, matte: NDArray[np.float32] | None, colour: tuple[int, int, int]
 ) -> Scene:
     pixels = np.ascontiguousarray(portrait.pixels[..., :3])
+    points = mesh.points[:, :2]
     if matte is None:
-        matte = np.asarray(portrait.pixels[..., 3] / OPAQUE, np.float32)
-        plate = np.full_like(pixels, colour)
+        alpha = portrait.pixels[..., 3] / np.float32(OPAQUE)
+        puppet = Puppet.of(pixels, alpha, colour, points)
     else:
-        plate = _behind(pixels, matte, mesh.eye_distance)
-    puppet = Puppet.of(pixels, matte, plate, mesh.points[:, :2])
+        alpha = _person(pixels, matte, points)
+        behind = _behind(pixels, alpha, mesh.eye_distance)
+        puppet = Puppet.of(estimate_foreground(pixels, alpha), alpha, behind, points)
     return Scene(puppet, (portrait.width, portrait.height))
+
+
+def _person(
+    pixels: NDArray[np.uint8], matte: NDArray[np.float32], points: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The network's matte, clean, and with all of the face in any case."""
+    alpha = refine_alpha(pixels, matte)
+    outline = cv2.convexHull(np.rint(points).astype(np.int32))
+    face = cv2.fillConvexPoly(np.zeros(alpha.shape, np.uint8), outline, 1)
+    return np.maximum(alpha, face.astype(np.float32))
 
 
 def _cut_out(portrait: Image) -> bool:
@@ -141,22 +152,17 @@ def _sharpened(image: Image) -> Image:
 def _behind(
     pixels: NDArray[np.uint8], alpha: NDArray[np.float32], unit: float
 ) -> NDArray[np.uint8]:
-    """The picture without the person, good for as far as the head uncovers it."""
-    grown = cv2.dilate(
-        (alpha > 0.05).astype(np.uint8),  # noqa: PLR2004 - whatever shows a little of the person
-        np.ones((3, 3), np.uint8),
-        iterations=max(1, round(unit * UNCOVERED / 2)),
-    )
-    known = (1 - grown).astype(np.float32)
-    # Spread what is known into the hole, near colours first: a pyramid of ever wider blurs.
-    plate, weight = pixels * known[..., None], known
-    filled = plate.copy()
-    for radius in (unit / 8, unit / 2, unit * 2, unit * 8):
-        blurred = cv2.GaussianBlur(plate, (0, 0), radius)
-        share = cv2.GaussianBlur(known, (0, 0), radius)[..., None]
-        guess = blurred / np.maximum(share, 1e-6)
-        part = np.clip((share[..., 0] - 1e-3) * 100, 0, 1) * (1 - weight)
-        filled += guess * part[..., None]
+    """The picture without the person, good for as far as a moving head uncovers it."""
+    person = (alpha > LEAST_SEEN).astype(np.uint8)
+    known = 1 - cv2.dilate(person, np.ones((5, 5), np.uint8)).astype(np.float32)
+    # What is known spreads into the hole, from near by first: a pyramid of ever wider blurs.
+    plate = pixels * known[..., None]
+    filled, weight = plate, known
+    for radius in (unit / 16, unit / 4, unit, unit * 4):
+        share = cv2.GaussianBlur(known, (0, 0), radius)
+        guess = cv2.GaussianBlur(plate, (0, 0), radius) / np.maximum(share, 1e-6)[..., None]
+        part = np.clip((share - 1e-3) * 100, 0, 1) * (1 - weight)
+        filled = filled + guess * part[..., None]
         weight = weight + part
     return np.clip(filled / np.maximum(weight, 1e-6)[..., None], 0, 255).astype(np.uint8)
 

@@ -1,8 +1,9 @@
-"""A portrait prepared for moving: computed once, used for every frame.
+"""What posing a portrait rests on: the face's frame of reference, and fields that move skin.
 
-All shapes live in the face's own frame: the origin between the lips, u along the eyes towards the
-picture's right, v downwards along the face, the unit the distance between the eyes. Landmark
-numbers are those of MediaPipe's 468-point mesh.
+Shapes live in the face's own frame: the origin between the lips, u along the eyes towards the
+picture's right, v down the face, the distance between the eyes as unit. Landmark numbers are
+those of MediaPipe's 468-point mesh. Pixels are counted as the mesh does: the first one's middle
+is at 0.5.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Box", "Face", "Layer", "sampled", "smoothstep"]
+__all__ = ["Box", "Face", "Floats", "Grid", "Layer", "places", "sampled", "smoothstep"]
 
 Floats: TypeAlias = "NDArray[np.float32]"
 
@@ -27,9 +28,20 @@ FIXED_POINT_STEPS = 4  # the fields' slope is at most one half: what is left is 
 
 
 def sampled(picture: NDArray[Any], source: Floats, interpolation: int = cv2.INTER_LINEAR) -> Any:
-    """The picture at other places; beyond its edges, the edge."""
+    """The picture at other places, counted from the first pixel's middle; beyond its edges, them.
+
+    Args:
+        picture: Shape (height, width) or (height, width, channels).
+        source: x and y of every pixel of the result, shape (h, w, 2).
+        interpolation: OpenCV's constant.
+    """
     # None for the second map, which the stubs forbid: OpenCV 5 reads an empty array as one.
     return cv2.remap(picture, source, None, interpolation, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+
+
+def places(height: int, width: int) -> Floats:
+    """x and y of every pixel, as `sampled` counts them."""
+    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
 
 
 def smoothstep(low: float, high: float, x: Floats) -> Floats:
@@ -48,9 +60,20 @@ class Box:
     y1: int
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    @property
     def slices(self) -> tuple[slice, slice]:
         """For an array of (height, width, ...)."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    def within(self, other: Box) -> Box:
+        """The same part, counted from the corner of a box around it."""
+        return Box(
+            self.x0 - other.x0, self.y0 - other.y0, self.x1 - other.x0, self.y1 - other.y0
+        )
 
 
 @attrs.frozen(eq=False)
@@ -88,36 +111,73 @@ class Face:
         """Between the lips, in pixels."""
         return np.asarray(self.points[[13, 14]].mean(axis=0), np.float32)
 
+    @property
+    def whole(self) -> Box:
+        """All of the picture."""
+        return Box(0, 0, self.width, self.height)
+
     def local(self, points: Floats) -> Floats:
-        """Pixels to (u, v)."""
+        """Pixels, shape (..., 2), to (u, v)."""
         return np.asarray((points - self.origin) @ self.axes.T / self.unit**2, np.float32)
 
-    def contour(self, indices: tuple[int, ...]) -> Floats:
-        """Landmarks in (u, v), by rising u."""
-        local = self.local(self.points[list(indices)])
-        return np.asarray(local[np.argsort(local[:, 0])], np.float32)
-
-    def pixels(self, places: Floats) -> Floats:
+    def pixels(self, points: Floats) -> Floats:
         """(u, v), shape (..., 2), to pixels."""
-        return np.asarray(places @ self.axes + self.origin, np.float32)
+        return np.asarray(points @ self.axes + self.origin, np.float32)
 
     def ways(self, u: Floats, v: Floats) -> Floats:
         """Movements in eye distances, along u and v, to pixels, shape (..., 2)."""
         return np.asarray(np.stack([u, v], axis=-1) @ self.axes, np.float32)
+
+    def height_of(self, landmark: int) -> float:
+        """Its v."""
+        return float(self.local(self.points[landmark])[1])
+
+    def contour(self, landmarks: tuple[int, ...]) -> Floats:
+        """Landmarks in (u, v), by rising u."""
+        local = self.local(self.points[list(landmarks)])
+        return np.asarray(local[np.argsort(local[:, 0])], np.float32)
 
     def box(self, u: tuple[float, float], v: tuple[float, float]) -> Box:
         """The upright rectangle around a rectangle in (u, v), cut at the picture's edges."""
         corners = self.pixels(np.array([(a, b) for a in u for b in v], np.float32))
         size = np.array([self.width, self.height])
         x0, y0 = np.clip(np.floor(corners.min(axis=0)), 0, size - 2)
-        x1, y1 = np.clip(np.ceil(corners.max(axis=0)), 2, size)
+        x1, y1 = np.clip(np.ceil(corners.max(axis=0)), [x0 + 2, y0 + 2], size)
         return Box(int(x0), int(y0), int(x1), int(y1))
 
-    def grid(self, box: Box) -> tuple[Floats, Floats]:
-        """(u, v) of the middle of every pixel of a box."""
-        y, x = np.mgrid[box.y0 : box.y1, box.x0 : box.x1].astype(np.float32) + 0.5
-        local = self.local(np.stack([x, y], axis=-1).reshape(-1, 2)).reshape(*x.shape, 2)
-        return local[..., 0], local[..., 1]
+
+@attrs.frozen(eq=False)
+class Grid:
+    """Points over a box, one for every few pixels: what is smooth need not be known at each.
+
+    Attributes:
+        box: The part of the picture.
+        step: Pixels from point to point.
+    """
+
+    box: Box
+    step: int = 1
+
+    @property
+    def pixels(self) -> Floats:
+        """The points in pixels of the picture, each in the middle of its cell, (rows, columns, 2)."""
+        height, width = (-(-side // self.step) for side in self.box.shape)
+        corner = np.array([self.box.x0, self.box.y0], np.float32)
+        return (places(height, width) + np.float32(0.5)) * np.float32(self.step) + corner
+
+    @cached_property
+    def here(self) -> Floats:
+        """Every pixel of the box, as `sampled` counts them."""
+        return places(*self.box.shape)
+
+    def enlarged(self, values: Floats) -> Floats:
+        """Values at the points, shape (rows, columns, channels), to one for each pixel."""
+        if self.step == 1:
+            return values
+        rows, columns = values.shape[:2]
+        height, width = self.box.shape
+        full = cv2.resize(values, (columns * self.step, rows * self.step))
+        return np.asarray(full[:height, :width], np.float32)
 
 
 @attrs.frozen(eq=False)
@@ -125,32 +185,22 @@ class Layer:
     """A piece of skin that moves as one.
 
     Attributes:
-        mask: Where it is in the photo, 0..1; more channels may go along with it.
+        grid: Where the fields are known.
         fields: For each number of the pose, the way in pixels that a point of the photo goes when
-            the number is 1, shape (numbers, height, width, 2).
+            the number is 1, shape (numbers, rows, columns, 2).
     """
 
-    mask: Floats
+    grid: Grid
     fields: Floats
 
     def source(self, numbers: tuple[float, ...]) -> Floats:
-        """Where each pixel of the box comes from, in pixels of the box, shape (h, w, 2).
+        """Where each pixel of the box comes from, in the box, as `sampled` takes it.
 
         The fields tell where points go; a few fixed-point steps turn that around.
         """
         way = np.tensordot(np.asarray(numbers, np.float32), self.fields, axes=1)
-        height, width = way.shape[:2]
-        y, x = np.mgrid[:height, :width].astype(np.float32)
-        here = np.stack([x, y], axis=-1)
-        source = here - way
+        here = places(*way.shape[:2])
+        back = way
         for _ in range(FIXED_POINT_STEPS):
-            source = here - sampled(way, source)
-        return np.asarray(source, np.float32)
-
-    def warped(
-        self, part: NDArray[np.uint8], numbers: tuple[float, ...]
-    ) -> tuple[Floats, Floats]:
-        """The box's pixels and the mask where the pose has them."""
-        source = self.source(numbers)
-        pixels = sampled(part, source, cv2.INTER_CUBIC)
-        return np.asarray(pixels, np.float32), sampled(self.mask, source)
+            back = sampled(way, here - back / self.grid.step)
+        return self.grid.here - self.grid.enlarged(back)

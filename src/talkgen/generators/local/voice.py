@@ -68,8 +68,8 @@ def articulate(
     voiced, loudness = _loudness(bands)
     # Lips meet faster than the jaw swings, so their touch is not smoothed with its movement.
     apart = 1 - _smooth(_closures(bands, voiced), 0.015)
-    opening = _smooth(_opening(bands, loudness), 0.045) * apart * _smooth(voiced, 0.02)
-    width = _smooth(_width(bands) * voiced, 0.05)
+    opening = _full(_smooth(_opening(bands, loudness), 0.045)) * apart * _smooth(voiced, 0.02)
+    width = _smooth(np.clip(1.6 * _width(bands), -1, 1) * voiced, 0.04)
     times = (np.arange(frames) + 0.5) / fps + _LEAD
     return Articulation(
         opening=_at(times, opening),
@@ -172,6 +172,12 @@ def _surroundings(level: NDArray[np.float32]) -> NDArray[np.float32]:
 def _opening(bands: NDArray[np.float32], loudness: NDArray[np.float32]) -> NDArray[np.float32]:
     first_formant = bands[:, _OPEN : _BACK + 1].max(axis=1) - bands[:, _MURMUR]
     return np.asarray(loudness * (0.5 + 0.5 * _ramp(first_formant, -10, 6)), np.float32)
+
+
+def _full(opening: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Quiet and loud voices alike use the jaw's whole way, on their loudest syllables."""
+    most = float(np.percentile(opening[opening > 0.1], 95)) if (opening > 0.1).any() else 1.0
+    return np.clip(opening / most, 0, 1) ** np.float32(0.65)
 
 
 def _width(bands: NDArray[np.float32]) -> NDArray[np.float32]:
