@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
@@ -24,6 +23,7 @@ from talkgen.protocols import Checkpoint, Operation, TaskRecord
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from datetime import datetime
 
     from talkgen._types import JSON
     from talkgen.protocols import Settlement, TaskSpec
