@@ -14,6 +14,7 @@ import argparse
 import io
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,10 +43,14 @@ if TYPE_CHECKING:
 
 UPPER_LIP, LOWER_LIP, MOUTH_CORNERS = 13, 14, (61, 291)
 LIDS = (((160, 144), (158, 153), (33, 133)), ((385, 380), (387, 373), (362, 263)))
-STEADY = (168, 6, 197, 33, 133, 362, 263)  # bridge of the nose and corners of the eyes
-LABIAL = {"p", "b", "m"}
-ROUNDED = {"oU", "O:", "u:", "U", "w", "O@", "o@"}
-SPREAD = {"i:", "i", "I", "eI", "E", "j"}
+# Bridge of the nose, corners of the eyes, forehead and temples: what speech does not move.
+STEADY = [168, 6, 197, 195, 33, 133, 362, 263, 10, 67, 297, 103, 332, 54, 284, 21, 251, 127, 356]
+GROUPS = {
+    "labial": {"p", "b", "m"},
+    "round": {"oU", "O:", "u:", "U", "w", "O@", "o@"},
+    "spread": {"i:", "i", "I", "eI", "E", "j"},
+    "open": {"a", "aI", "aU", "V", "A@", "A:", "0"},
+}
 
 
 class Track(NamedTuple):
@@ -59,17 +64,20 @@ class Track(NamedTuple):
         return np.hypot(*(self.points[:, a] - self.points[:, b]).T) / self.unit
 
 
-async def render(image: Image, speech: Speech, person: int, background: str | None) -> bytes:
+async def render(
+    image: Image, speech: Speech, person: int, background: str | Image | None
+) -> bytes:
     """The whole job, timed."""
     stages = [DetectPersons(select=person), RemoveBackground()]
     if background == "photo":
         stages.pop()
     elif background is not None:
-        behind = Image.open(background) if Path(background).exists() else background
-        stages.append(ReplaceBackground(behind))
+        stages.append(ReplaceBackground(background))
     stages.append(GenerateVideo(LocalGenerator()))
     async with Pipeline(stages) as pipeline:
-        await pipeline.run(image, Speech.open((speech.samples[:, : speech.sample_rate // 5], speech.sample_rate)))
+        await pipeline.run(
+            image, Speech.open((speech.samples[:, : speech.sample_rate // 5], speech.sample_rate))
+        )
         begin = time.perf_counter()
         result = await pipeline.run(image, speech)
         took = time.perf_counter() - begin
@@ -121,9 +129,7 @@ def loudness(speech: Speech, frames: int, fps: float) -> NDArray[np.float64]:
     return np.sqrt(power[np.clip(at, 0, power.size - 1)])
 
 
-def best_lag(
-    a: NDArray[np.floating], b: NDArray[np.floating], most: int
-) -> tuple[float, int]:
+def best_lag(a: NDArray[np.floating], b: NDArray[np.floating], most: int) -> tuple[float, int]:
     """The highest correlation, and by how many frames the first is behind the second there."""
     inside = slice(most, -most)
     found = [
@@ -144,7 +150,12 @@ def lips(track: Track, speech: Speech, fps: float) -> NDArray[np.float32]:
     silent = binary_erosion(decibels < -35, iterations=3)
     speaking = decibels > -20
     row("opening in silence, 95 %", np.percentile(opening[silent], 95), "", "< 0.03")
-    row("  as a part of that in speech", opening[silent].mean() / opening[speaking].mean(), "", "<= 0.2")
+    row(
+        "  as a part of that in speech",
+        opening[silent].mean() / opening[speaking].mean(),
+        "",
+        "<= 0.2",
+    )
     row("opening, widest", np.percentile(opening, 99.5), "", "0.12 - 0.25")
     return opening
 
@@ -153,20 +164,22 @@ def articulation(track: Track, opening: NDArray[np.float32], phones: Path, fps: 
     """What the lips do on the sounds that need them."""
     events = json.loads(phones.read_text())
     width = track.between(*MOUTH_CORNERS)
-    groups: dict[str, list[tuple[float, float]]] = {}
-    for (start, name), (stop, _) in zip(events, events[1:], strict=False):
+    groups: dict[str, list[tuple[float, float, float]]] = {}
+    for (start, name), (stop, _) in pairwise(events):
         first = int(start * fps)
         span = slice(first, max(first + 1, round(stop * fps) + 1))
         phone = name.strip("',")
-        group = "labial" if phone in LABIAL else "round" if phone in ROUNDED else "spread" if phone in SPREAD else "open" if phone[0] in "aVA0" else "other"
-        groups.setdefault(group, []).append((opening[span].min(), width[span].mean()))
+        group = next((group for group, members in GROUPS.items() if phone in members), "other")
+        groups.setdefault(group, []).append(
+            (opening[span].min(), opening[span].max(), width[span].mean())
+        )
     means = {group: np.array(values) for group, values in groups.items()}
     rest = np.median(width[opening < 0.02]) if (opening < 0.02).any() else np.nan
     row("opening on p, b, m", means["labial"][:, 0].mean(), "", f"{len(means['labial'])} of them")
     row("  shut (under 0.04)", (means["labial"][:, 0] < 0.04).mean(), "", "")
-    row("  and on a", means["open"][:, 0].mean(), "", "")
-    row("width on o, u over width at rest", means["round"][:, 1].mean() / rest, "", "< 1")
-    row("  and on i, e", means["spread"][:, 1].mean() / rest, "", "more than on o, u")
+    row("  and, at the most, on a", means["open"][:, 1].mean(), "", "")
+    row("width on o, u over width at rest", means["round"][:, 2].mean() / rest, "", "< 1")
+    row("  and on i, e", means["spread"][:, 2].mean() / rest, "", "more than on o, u")
 
 
 def blinks(track: Track, fps: float) -> None:
@@ -194,18 +207,27 @@ def steadiness(track: Track, frames: list[NDArray[np.uint8]]) -> None:
     jerk = np.hypot(*np.diff(head, n=2, axis=0).T) / track.unit.mean()
     row("  change of step, mean", jerk.mean(), "", "")
     row("head, range", np.ptp(head, axis=0).max() / track.unit.mean(), "", "> 0.02")
-    faces = [upper_face(frame, points) for frame, points in zip(frames, track.points, strict=True)]
+    model = np.median(track.points[:, STEADY], axis=0)
+    eyes = track.points[0][[33, 133, 362, 263]].mean(axis=0)
+    model = ((model - eyes) * 64 / track.unit.mean() + (80, 64)).astype(np.float32)
+    faces = [upper_face(*seen, model) for seen in zip(frames, track.points, strict=True)]
     alike = [similarity(faces[0], face) for face in faces]
     row("upper face like the first frame", float(np.median(alike)), "", ">= 0.9")
     row("  worst 5 %", np.percentile(alike, 5), "", "")
 
 
-def upper_face(frame: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.uint8]:
+def upper_face(
+    frame: NDArray[np.uint8], points: NDArray[np.float32], model: NDArray[np.float32]
+) -> NDArray[np.uint8]:
     """From the forehead to the nose, grey, the eyes 64 pixels apart and always in one place."""
-    eyes = np.array([points[list(corners)].mean(axis=0) for *_, corners in LIDS], np.float32)
-    matrix, _ = cv2.estimateAffinePartial2D(eyes, np.array([[48, 64], [112, 64]], np.float32))
+    still = points[STEADY].astype(np.float32)
+    # All points count: one of them alone is a pixel off from frame to frame.
+    matrix, _ = cv2.estimateAffinePartial2D(
+        still, model, method=cv2.RANSAC, ransacReprojThreshold=1000.0
+    )
+    unit = np.hypot(*(points[[362, 263]].mean(axis=0) - points[[33, 133]].mean(axis=0)))
     # Averaged before it is made smaller, as any picture should be.
-    soft = cv2.GaussianBlur(frame, (0, 0), max(0.6 * np.hypot(*(eyes[1] - eyes[0])) / 64, 0.1))
+    soft = cv2.GaussianBlur(frame, (0, 0), max(0.6 * unit / 64, 0.1))
     return cv2.cvtColor(cv2.warpAffine(soft, matrix, (160, 110)), cv2.COLOR_RGB2GRAY)
 
 
@@ -223,10 +245,19 @@ def similarity(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(index.mean())
 
 
+def _group(phone: str) -> str:
+    """What the lips should do on a phone."""
+    kinds = {"labial": LABIAL, "round": ROUNDED, "spread": SPREAD}
+    for kind, phones in kinds.items():
+        if phone in phones:
+            return kind
+    return "open" if phone[:1] in {"a", "V", "A", "0"} else "other"
+
+
 def contact_sheet(
     frames: list[NDArray[np.uint8]], opening: NDArray[np.float32], path: Path
 ) -> None:
-    """Twelve frames: evenly through the video, every third the widest or the most shut nearby."""
+    """Twelve frames through the video, every third the widest or the most shut nearby."""
     at = np.linspace(0, len(frames) - 1, 12).astype(int)
     near = max(1, len(frames) // 30)
     for i in range(1, 12, 3):
@@ -239,17 +270,22 @@ def contact_sheet(
 
 async def main() -> None:
     """Render, decode, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("image")
     parser.add_argument("audio")
     parser.add_argument("--person", type=int, default=1)
-    parser.add_argument("--background", help="a colour, a picture, blur, or photo (as it is)")
+    parser.add_argument("--background", help="#rrggbb, a picture's path, blur, or photo (as it is)")
     parser.add_argument("--phones", type=Path)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
     image, speech = Image.open(options.image), Speech.open(options.audio)
-    data = await render(image, speech, options.person, options.background)
+    background = options.background
+    if background and background not in {"photo", "blur"} and not background.startswith("#"):
+        background = Image.open(background)
+    data = await render(image, speech, options.person, background)
     if options.keep:
         options.keep.write_bytes(data)
     frames, seconds, sound = decode(data)

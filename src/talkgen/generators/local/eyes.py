@@ -83,8 +83,10 @@ class Eye:
         above = self.above + way
         # What was at the skin's top stays, its edge goes all the way as it is; the skin between is
         # stretched evenly.
-        origin = np.where(above < RIM, above, RIM + (above - RIM) * (self.skin - RIM) / (self.skin - RIM + way))
+        stretch = (self.skin - RIM) / (self.skin - RIM + way)
+        origin = np.where(above < RIM, above, RIM + (above - RIM) * stretch)
         moved = np.where(above < self.skin + way, np.maximum(origin, 0), self.above) - self.above
         lid = sampled(part, self.grid.here - moved[..., None] * self.down, cv2.INTER_CUBIC)
         cover = (smoothstep(-0.012, 0.004, above) * self.mask * min(8 * shut, 1))[..., None]
-        skin[self.grid.box.slices] = (part + (lid - part.astype(np.float32)) * cover + 0.5).astype(np.uint8)
+        covered = part + (lid - part.astype(np.float32)) * cover
+        skin[self.grid.box.slices] = (covered + 0.5).astype(np.uint8)

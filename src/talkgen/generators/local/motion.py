@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Motion", "Pose", "move"]
 
 # Seconds between blinks; people who speak blink at such intervals.
-BLINK_AFTER = (1.8, 4.8)
+BLINK_AFTER = (2.6, 5.4)
 # A blink at its times in seconds: down fast, two frames of 25 fps shut, up slowly.
 BLINK_TIMES = (0.0, 0.05, 0.14, 0.20, 0.26)
 BLINK_SHUT = (0.0, 1.0, 1.0, 0.45, 0.0)
@@ -83,7 +83,7 @@ def move(mouth: Articulation, fps: int, seed: int) -> Motion:
 
 def _blinks(times: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
     shut = np.zeros_like(times)
-    begin = random.uniform(0.6, BLINK_AFTER[0])
+    begin = random.uniform(0.6, 2.0)
     while begin < times[-1]:
         shut = np.maximum(shut, np.interp(times - begin, BLINK_TIMES, BLINK_SHUT))
         begin += random.uniform(*BLINK_AFTER)

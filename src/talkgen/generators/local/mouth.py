@@ -32,7 +32,7 @@ CHIN, NOSE_BASE = 152, 2
 FULL_OPENING = 0.26
 CORNER_SHARE = 0.3  # of the jaw's way that the corners go along
 UPPER_RISE = 0.04
-CLOSE_UPPER, CLOSE_LOWER = 0.40, 0.66
+CLOSE_UPPER, CLOSE_LOWER = 0.42, 0.68
 ROUND, SPREAD, POUT = 0.28, 0.07, 0.2
 OPEN_PHOTO = (0.05, 0.09)  # gap of the photo below which there are no teeth to be seen in it
 CELLS = 44  # points of the fields for an eye distance
@@ -262,7 +262,7 @@ class _Shape:
     @cached_property
     def smile(self) -> float:
         """Whether the photo shows teeth, 0..1."""
-        return float(smoothstep(*OPEN_PHOTO, np.float32(self.lips.widest)))
+        return float(smoothstep(*OPEN_PHOTO, np.asarray(self.lips.widest, np.float32)))
 
     @cached_property
     def along(self) -> Floats:
@@ -346,7 +346,7 @@ class _Shape:
         across = np.abs(self.lips.across(self.u))
         corner = (across > 0.7) & (across < 1.2) & (off < 0.11)  # noqa: PLR2004 - around them
         grey = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY)
-        dark = corner & (grey < 0.72 * np.median(grey[corner]))  # noqa: PLR2004
+        dark = corner & (grey < 0.72 * np.median(grey[corner]))
         hole = cv2.dilate(dark.astype(np.uint8), np.ones((3, 3), np.uint8))
         return np.asarray(cv2.inpaint(part, hole, 4, cv2.INPAINT_TELEA), np.uint8)
 
@@ -362,7 +362,8 @@ class _Shape:
         own = smoothstep(*OPEN_PHOTO, self.lips.gap(self.u)) * smoothstep(0.0, 0.02, depth)
         own = own * smoothstep(0.0, 0.02, self.lips.gap(self.u) - depth)
         length = 0.085 * np.sqrt(1 - np.minimum(self.along, 1) ** 2)
-        shown = (1 - smoothstep(-0.025, 0.015, depth - length)) * (1 - smoothstep(0.5, 0.85, self.along))
+        shown = 1 - smoothstep(-0.025, 0.015, depth - length)
+        shown = shown * (1 - smoothstep(0.5, 0.85, self.along))
         teeth = np.array([168, 158, 148], np.float32) * light
         painted = cavity + (teeth - cavity) * (0.8 * shown * (1 - self.smile))[..., None]
         return np.asarray(painted + (part - painted) * own[..., None], np.float32)

@@ -67,7 +67,7 @@ def _scene(
     pixels = np.ascontiguousarray(portrait.pixels[..., :3])
     points = mesh.points[:, :2]
     if matte is None:
-        alpha = portrait.pixels[..., 3] / np.float32(OPAQUE)
+        alpha = np.asarray(portrait.pixels[..., 3] / OPAQUE, np.float32)
         puppet = Puppet.of(pixels, alpha, colour, points)
     else:
         alpha = _person(pixels, matte, points)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Box", "Face", "Floats", "Grid", "Layer", "places", "sampled", "smoothstep"]
 
-Floats: TypeAlias = "NDArray[np.float32]"
+Floats: TypeAlias = "NDArray[np.floating[Any]]"
 
 EYE_CORNERS = ((33, 133), (362, 263))
 
@@ -40,7 +40,7 @@ def sampled(picture: NDArray[Any], source: Floats, interpolation: int = cv2.INTE
 
 
 def places(height: int, width: int) -> Floats:
-    """x and y of every pixel, as `sampled` counts them."""
+    """Each pixel's x and y, as `sampled` counts them."""
     return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
 
 
@@ -71,9 +71,7 @@ class Box:
 
     def within(self, other: Box) -> Box:
         """The same part, counted from the corner of a box around it."""
-        return Box(
-            self.x0 - other.x0, self.y0 - other.y0, self.x1 - other.x0, self.y1 - other.y0
-        )
+        return Box(self.x0 - other.x0, self.y0 - other.y0, self.x1 - other.x0, self.y1 - other.y0)
 
 
 @attrs.frozen(eq=False)
@@ -160,7 +158,7 @@ class Grid:
 
     @property
     def pixels(self) -> Floats:
-        """The points in pixels of the picture, each in the middle of its cell, (rows, columns, 2)."""
+        """The points in pixels of the picture, amid their cells, shape (rows, columns, 2)."""
         height, width = (-(-side // self.step) for side in self.box.shape)
         corner = np.array([self.box.x0, self.box.y0], np.float32)
         return (places(height, width) + np.float32(0.5)) * np.float32(self.step) + corner
@@ -200,7 +198,7 @@ class Layer:
         """
         way = np.tensordot(np.asarray(numbers, np.float32), self.fields, axes=1)
         here = places(*way.shape[:2])
-        back = way
+        back: Floats = way
         for _ in range(FIXED_POINT_STEPS):
             back = sampled(way, here - back / self.grid.step)
         return self.grid.here - self.grid.enlarged(back)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
+from scipy.ndimage import binary_closing, binary_opening, gaussian_filter1d, maximum_filter1d
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,7 @@ _MURMUR, _OPEN, _BACK, _MID, _FRONT, _HISS = range(6)
 _GATE = 30.0  # dB below the loud parts of the speech: what is softer is a pause
 _FLOOR = -55.0  # dB of full scale: a recording that never rises above is silence
 _PAUSE = 0.16  # seconds; a shorter gap is part of a word
+_AUDIBLE = 0.1  # an opening below it is hardly one
 _LEAD = 0.02  # seconds that lips are ahead of their sound
 
 
@@ -110,7 +112,8 @@ def _windows(
     inside = samples[:, max(start, 0) : max(stop, 0)].mean(axis=0)
     padded = np.zeros(stop - start, np.float32)
     padded[max(-start, 0) :][: inside.size] = inside
-    return padded[(centres - centres[0])[:, None] + np.arange(size)]
+    windows: NDArray[np.float32] = padded[(centres - centres[0])[:, None] + np.arange(size)]
+    return windows
 
 
 # --- deciding ----------------------------------------------------------------------------------
@@ -137,12 +140,11 @@ def _total(bands: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _without_gaps(speech: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Speech with the gaps inside words closed; what is shorter than a sound is dropped."""
-    from scipy.ndimage import binary_closing, binary_opening
-
     reach = round(_PAUSE * RATE / 2)
     padded = np.pad(speech, 2 * reach)
-    words = binary_closing(padded, np.ones(2 * reach + 1))
-    return np.asarray(binary_opening(words, np.ones(5))[2 * reach : -2 * reach], bool)
+    words = binary_closing(padded, np.ones(2 * reach + 1, bool))
+    sounds = binary_opening(words, np.ones(5, bool))
+    return np.asarray(sounds[2 * reach : -2 * reach], np.bool_)
 
 
 def _closures(bands: NDArray[np.float32], speech: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -161,8 +163,6 @@ def _closures(bands: NDArray[np.float32], speech: NDArray[np.bool_]) -> NDArray[
 
 def _surroundings(level: NDArray[np.float32]) -> NDArray[np.float32]:
     """The lower of the loudest moments just before and just after."""
-    from scipy.ndimage import maximum_filter1d
-
     reach = 13
     before = maximum_filter1d(level, reach, origin=reach // 2)
     after = maximum_filter1d(level, reach, origin=-(reach // 2))
@@ -176,8 +176,9 @@ def _opening(bands: NDArray[np.float32], loudness: NDArray[np.float32]) -> NDArr
 
 def _full(opening: NDArray[np.float32]) -> NDArray[np.float32]:
     """Quiet and loud voices alike use the jaw's whole way, on their loudest syllables."""
-    most = float(np.percentile(opening[opening > 0.1], 95)) if (opening > 0.1).any() else 1.0
-    return np.clip(opening / most, 0, 1) ** np.float32(0.65)
+    loud = opening[opening > _AUDIBLE]
+    most = float(np.percentile(loud, 95)) if loud.size else 1.0
+    return np.asarray(np.clip(opening / most, 0, 1) ** 0.5, np.float32)
 
 
 def _width(bands: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -190,7 +191,9 @@ def _width(bands: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _stress(loudness: NDArray[np.float32]) -> NDArray[np.float32]:
     """What is louder than the speech around it."""
-    return np.clip(_smooth(loudness, 0.08) - _smooth(loudness, 0.5), 0, 1) * 2
+    return np.asarray(
+        2 * np.clip(_smooth(loudness, 0.08) - _smooth(loudness, 0.5), 0, 1), np.float32
+    )
 
 
 # --- curves ------------------------------------------------------------------------------------
@@ -205,16 +208,12 @@ def _ramp(values: NDArray[np.floating], low: float, high: float) -> NDArray[np.f
 def _smooth(
     values: NDArray[np.floating] | NDArray[np.bool_], seconds: float
 ) -> NDArray[np.float32]:
-    from scipy.ndimage import gaussian_filter1d
-
     return np.asarray(
         gaussian_filter1d(values.astype(np.float32), seconds * RATE, mode="nearest"), np.float32
     )
 
 
 def _dilated(values: NDArray[np.floating], seconds: float) -> NDArray[np.float32]:
-    from scipy.ndimage import maximum_filter1d
-
     return np.asarray(maximum_filter1d(values, 1 + 2 * round(seconds * RATE)), np.float32)
 
 
