@@ -235,8 +235,9 @@ def upper_face(
 def settled(face: NDArray[np.uint8], onto: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Aligned to a fraction of a pixel: the mesh's eyes sink a little as the mouth opens."""
     start = np.eye(2, 3, dtype=np.float32)
+    until = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 200, 1e-6)
     try:
-        _, matrix = cv2.findTransformECC(onto, face, start, cv2.MOTION_EUCLIDEAN)
+        _, matrix = cv2.findTransformECC(onto, face, start, cv2.MOTION_EUCLIDEAN, until)
     except cv2.error:  # no such alignment: the faces are not alike
         return face
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP

@@ -27,6 +27,7 @@ __all__ = ["LocalGenerator"]
 
 VERSION = 1  # raised whenever the same input gives another video
 SMALLEST, LARGEST = 16, 1080
+FRONTAL = 0.5  # eye distances that the nose may be off the middle: about 40 degrees of turn
 
 _renders: RunVar[anyio.CapacityLimiter] = RunVar("talkgen_renders")
 
@@ -74,12 +75,18 @@ class LocalGenerator:
             TypeError: The speech is a text.
             talkgen.errors.NoFaceInPortrait: There is no face to animate.
             talkgen.errors.MediaFailed: The encoder gave up.
+            talkgen.errors.Degraded: The pipeline is strict, and the face is turned away.
         """
         if not isinstance(speech, Speech):
             raise TypeError("the local renderer cannot speak a text; give it a recording")
         with explained():
             from talkgen.generators.local import render
         scene = await render.prepare(self, portrait, context.scheduler)
+        if abs(turn := scene.puppet.face.turn) > FRONTAL:
+            context.degraded(
+                "The face is turned to the side: its lips and lids may move in the wrong place.",
+                turn=round(turn, 2),
+            )
         async with context.files.scratch() as folder:
             path = folder / "video.mp4"
             work = partial(

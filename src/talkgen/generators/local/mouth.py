@@ -29,11 +29,11 @@ CORNERS = (61, 291)  # of the outer lips
 CHIN, NOSE_BASE = 152, 2
 
 # Eye distances, or parts of the photo's own gap.
-FULL_OPENING = 0.26
+FULL_OPENING = 0.22
 CORNER_SHARE = 0.3  # of the jaw's way that the corners go along
-UPPER_RISE = 0.04
+UPPER_RISE = 0.03
 CLOSE_UPPER, CLOSE_LOWER = 0.42, 0.68
-ROUND, SPREAD, POUT = 0.28, 0.07, 0.2
+ROUND, SPREAD, POUT = 0.34, 0.07, 0.2
 OPEN_PHOTO = (0.05, 0.09)  # gap of the photo below which there are no teeth to be seen in it
 CELLS = 44  # points of the fields for an eye distance
 EDGE = 0.014  # softness of the lips' edges

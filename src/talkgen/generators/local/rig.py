@@ -23,6 +23,7 @@ __all__ = ["Box", "Face", "Floats", "Grid", "Layer", "places", "sampled", "smoot
 Floats: TypeAlias = "NDArray[np.floating[Any]]"
 
 EYE_CORNERS = ((33, 133), (362, 263))
+NOSE_TIP = 4
 
 FIXED_POINT_STEPS = 4  # the fields' slope is at most one half: what is left is a sixteenth
 
@@ -108,6 +109,12 @@ class Face:
     def origin(self) -> Floats:
         """Between the lips, in pixels."""
         return np.asarray(self.points[[13, 14]].mean(axis=0), np.float32)
+
+    @property
+    def turn(self) -> float:
+        """How far the tip of the nose is to the side of the eyes' middle: 0 for a frontal face."""
+        tip, *eyes = self.local(np.vstack([self.points[NOSE_TIP], self.eyes]))[:, 0]
+        return float(tip - np.mean(eyes))
 
     @property
     def whole(self) -> Box:
