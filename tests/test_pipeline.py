@@ -332,3 +332,11 @@ async def test_what_a_dead_attempt_left_is_not_published(anyio_backend, tmp_path
     names = {info.file.name async for info in storage.list(task_id="t")}
     assert "t_original.png" in names
     assert "t_stale.bin" not in names
+
+
+async def test_a_callers_mistake_in_map_is_raised_bare(anyio_backend):
+    step = Step("s", requires=frozenset({"speech"}))
+    with pytest.raises(TypeError, match="'s' requires speech"):  # noqa: PT012 - while iterating
+        async with pipeline(step).map([PICTURE]) as results:
+            async for _outcome in results:
+                pass

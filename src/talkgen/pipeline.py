@@ -297,6 +297,9 @@ class Pipeline:
 
         Yields:
             A stream of `(key, result or error)`, as they finish. Leaving it cancels the rest.
+
+        Raises:
+            TypeError: A stage requires speech and a pair has none.
         """
         items = pairs.items() if isinstance(pairs, Mapping) else enumerate(pairs)
         send, receive = anyio.create_memory_object_stream[Any](limit)
@@ -309,10 +312,9 @@ class Pipeline:
     async def _feed(
         self, session: _Session, items: Any, send: MemoryObjectSendStream[Any], limit: int
     ) -> None:
-        async def one(key: Any, pair: Any) -> None:
+        async def one(key: Any, job: Job) -> None:
             try:
-                image, speech = pair if isinstance(pair, (tuple, list)) else (pair, None)
-                outcome: Any = await self._run(session, self._job(image, speech, None))
+                outcome: Any = await self._run(session, job)
             except TalkgenError as error:
                 outcome = error
             finally:
@@ -320,10 +322,12 @@ class Pipeline:
             await send.send((key, outcome))
 
         room = anyio.Semaphore(limit)
-        async with send, anyio.create_task_group() as tasks:
+        async with send, _tasks() as tasks:
             for key, pair in items:
+                image, speech = pair if isinstance(pair, (tuple, list)) else (pair, None)
+                job = self._job(image, speech, None)
                 await room.acquire()
-                tasks.start_soon(one, key, pair)
+                tasks.start_soon(one, key, job)
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[_Session]:
