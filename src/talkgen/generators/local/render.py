@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
@@ -107,13 +108,20 @@ def render(
         path: The file to make.
         fps: Frames a second.
         seed: Of everything that moves by itself.
-        at_frame: Told the frame, from 1, and how many there will be; may raise to stop.
+        at_frame: Told the frame, from 1 (0 while it listens), and how many there will be; may
+            raise to stop.
 
     Raises:
         talkgen.errors.MediaFailed: The encoder gave up.
     """
     count = frame_count(speech, fps)
-    mouth = articulate(speech.samples, speech.sample_rate, fps=fps, frames=count)
+    mouth = articulate(
+        speech.samples,
+        speech.sample_rate,
+        fps=fps,
+        frames=count,
+        at_chunk=partial(at_frame, 0, count),
+    )
     frames = _frames(scene.puppet, move(mouth, fps, seed), at_frame)
     encode(path, frames, speech, fps=fps, size=scene.size)
 

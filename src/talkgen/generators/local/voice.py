@@ -19,7 +19,7 @@ import numpy as np
 from scipy.ndimage import binary_closing, binary_opening, gaussian_filter1d, maximum_filter1d
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -56,7 +56,12 @@ class Articulation:
 
 
 def articulate(
-    samples: NDArray[np.float32], sample_rate: int, *, fps: int, frames: int
+    samples: NDArray[np.float32],
+    sample_rate: int,
+    *,
+    fps: int,
+    frames: int,
+    at_chunk: Callable[[], None] | None = None,
 ) -> Articulation:
     """Move the mouth to a recording.
 
@@ -65,8 +70,9 @@ def articulate(
         sample_rate: Hz.
         fps: Frames a second.
         frames: How many to make; those after the end of the recording are at rest.
+        at_chunk: Called every few milliseconds of work; may raise to stop.
     """
-    bands = _decibels(samples, sample_rate)
+    bands = _decibels(samples, sample_rate, at_chunk)
     voiced, loudness = _loudness(bands)
     # Lips meet faster than the jaw swings, so their touch is not smoothed with its movement.
     apart = 1 - _smooth(_closures(bands, voiced), 0.015)
@@ -83,9 +89,16 @@ def articulate(
 # --- measuring ---------------------------------------------------------------------------------
 
 
-def _decibels(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
+def _decibels(
+    samples: NDArray[np.float32], sample_rate: int, at_chunk: Callable[[], None] | None
+) -> NDArray[np.float32]:
     """Level of each band in dB of full scale, shape (n, bands)."""
-    power = np.concatenate(list(_powers(samples, sample_rate)))
+    chunks = []
+    for chunk in _powers(samples, sample_rate):
+        chunks.append(chunk)
+        if at_chunk is not None:
+            at_chunk()
+    power = np.concatenate(chunks)
     return np.asarray(10 * np.log10(power + 1e-12), np.float32)
 
 
