@@ -404,15 +404,13 @@ class Run:
 
 
 def _open_image(source: Any, settings: Settings) -> Image:
-    if isinstance(source, Image):
-        return source
     return Image.open(
         source, max_pixels=settings.max_image_pixels, max_bytes=settings.max_image_bytes
     )
 
 
 def _open_speech(source: Any, settings: Settings) -> Speech | Text | None:
-    if source is None or isinstance(source, (Speech, Text)):
+    if source is None or isinstance(source, Text):
         return source
     return Speech.open(
         source, max_seconds=settings.max_audio_seconds, max_bytes=settings.max_audio_bytes
