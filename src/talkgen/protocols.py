@@ -214,10 +214,13 @@ class Model(Protocol[In, Out]):
         max_instances: How many may be loaded at a time.
         max_batch: How many items one call takes.
         levels: Sizes it can run at; 0 is the full one, each next needs less memory.
+        device: Where it may run: `auto`, a kind (`cpu`, `cuda`, `mps`) or one device (`cuda:1`).
     """
 
     @property
     def key(self) -> str: ...
+    @property
+    def device(self) -> str: ...
     @property
     def max_instances(self) -> int: ...
     @property

@@ -14,6 +14,7 @@ class Doubling:
     """Doubles numbers; waits at the gate where there is one."""
 
     key: str = "doubling"
+    device: str = "auto"
     max_instances: int = 1
     max_batch: int = 1
     levels: int = 1

@@ -63,6 +63,7 @@ class FaceDetectionModel:
 
     reach: Reach
 
+    device: ClassVar[str] = "cpu"
     max_instances: ClassVar[int] = 2
     max_batch: ClassVar[int] = 8
     levels: ClassVar[int] = 1
@@ -96,6 +97,7 @@ class FaceDetectionModel:
 class FaceMeshModel:
     """The landmarks of a face: `Model[FaceCrop, FaceMesh | None]`, None where there is none."""
 
+    device: ClassVar[str] = "cpu"
     max_instances: ClassVar[int] = 2
     max_batch: ClassVar[int] = 8
     levels: ClassVar[int] = 1

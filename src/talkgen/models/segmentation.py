@@ -28,6 +28,7 @@ class SelfieSegmentationModel:
     256 pixels along each side.
     """
 
+    device: ClassVar[str] = "cpu"
     max_instances: ClassVar[int] = 2
     max_batch: ClassVar[int] = 8
     levels: ClassVar[int] = 1
