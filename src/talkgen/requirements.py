@@ -27,7 +27,6 @@ INSTALLED_BY = {
     "torchvision": "talkgen[yolo]",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
-    "onnxscript": "onnxscript",
     "tensorrt": "tensorrt",
     "huggingface_hub": "talkgen[birefnet]",
     "safetensors": "talkgen[birefnet]",

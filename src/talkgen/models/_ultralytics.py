@@ -84,15 +84,15 @@ def _globals() -> Iterator[None]:
 
         # Before OMP_NUM_THREADS is set to 1, which torch would obey for good.
         import torch
-    threads, save = cv2.getNumThreads(), torch.save
     readers = {name: getattr(cv2, name) for name in ("imread", "imwrite", "imshow")}
     # Leaving by an error undoes as much.
     with ExitStack() as undo:
         undo.enter_context(warnings.catch_warnings())
         undo.enter_context(np.printoptions())
         undo.callback(torch.set_printoptions, **torch._tensor_str.get_printoptions())  # noqa: SLF001 - there is no public way to ask
-        undo.callback(cv2.setNumThreads, threads)
-        undo.callback(setattr, torch, "save", save)
+        undo.callback(torch.set_num_threads, torch.get_num_threads())
+        undo.callback(cv2.setNumThreads, cv2.getNumThreads())
+        undo.callback(setattr, torch, "save", torch.save)
         for name, reader in readers.items():
             undo.callback(setattr, cv2, name, reader)
         yield

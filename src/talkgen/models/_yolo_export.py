@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,8 +12,8 @@ from talkgen.models._yolo import checkpoint
 
 __all__ = ["exported"]
 
-# The largest batch that the file takes.
-_BATCH = 8
+# The largest batch that an engine takes; ONNX takes any, whatever it is traced with.
+_BATCH = {"engine": 8, "onnx": 1}
 
 
 def exported(
@@ -32,6 +33,8 @@ def exported(
     """
     kind = target.suffix.removeprefix(".")
     with contained(), TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
+        # How it goes about it is deprecated here and there: not for the caller to mend.
+        warnings.simplefilter("ignore")
         _needs(kind)
         network = checkpoint(source)
         network.pt_path = str(Path(folder) / source.name)  # where its files go
@@ -40,14 +43,16 @@ def exported(
         options = {
             "format": kind,
             "imgsz": imgsz,
-            "batch": _BATCH,
+            "batch": _BATCH[kind],
             "dynamic": True,
             "quantize": precision,
             "simplify": False,  # ONNX Runtime and TensorRT do as much themselves
             "data": None if data is None else str(data),
             "verbose": False,
         }
-        made = Exporter(overrides=options)(model=network)
+        exporter = Exporter(overrides=options)
+        exporter.callbacks.clear()  # they send statistics
+        made = exporter(model=network)
         Path(made).replace(target)
     return target
 
@@ -55,7 +60,6 @@ def exported(
 def _needs(kind: str) -> None:
     """Import what is needed, so that what is absent is named before the work."""
     import onnx  # noqa: F401
-    import onnxscript  # noqa: F401 - torch's exporter is written in it
 
     if kind == "engine":
         import torch

@@ -281,13 +281,13 @@ def export(
 ) -> Path:
     """Turn a checkpoint into a file for TensorRT or ONNX Runtime. Blocks, for minutes at worst.
 
-    The new file takes any batch up to 8 and any shape of picture, as the checkpoint does. It is
+    The new file takes batches of up to 8 and any shape of picture, as the checkpoint does. It is
     for `YoloDetector(weights=...)`, and under the licence of the checkpoint.
 
     Args:
         weights: A checkpoint or a name, as for `YoloDetector`.
         format: `engine` needs a CUDA device and TensorRT, and runs on that kind of device alone;
-            `onnx` needs onnx and onnxscript.
+            `onnx` needs onnx and onnxruntime.
         half: Weights in fp16: half as large, and as fast or faster on GPUs. On a CPU ONNX Runtime
             computes in fp32 from them.
         int8: Smaller still, at a loss: wins over `half`, and needs `data`.
