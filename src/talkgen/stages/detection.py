@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import anyio.to_thread
 import attrs
 from attrs import validators
 
+from talkgen.cache import PERSONS, recalled
 from talkgen.draft import Box
 from talkgen.errors import NoPersonDetected, PersonNotFound
 from talkgen.models.face import LANDMARKS, FaceCrop, FaceMeshModel, find_mesh
@@ -115,9 +117,14 @@ class DetectPersons:
     async def _detect(self, image: Image, context: StageContext) -> tuple[Person, ...]:
         detector = self.detector or context.backends.detector
         lowest = min(self.confidence, LOWEST_CONFIDENCE)
-        found = await detector.detect(
-            image, scheduler=context.scheduler, confidence=lowest, iou=self.iou
+        detect = partial(
+            detector.detect,
+            image,
+            scheduler=context.scheduler,
+            confidence=lowest,
+            iou=self.iou,
         )
+        found = await recalled(context, detector, image, detect, PERSONS, lowest, self.iou)
         if not found:
             raise NoPersonDetected(
                 f"Nobody was found in the picture, at a confidence of {lowest:g} or above."
