@@ -64,9 +64,13 @@ async def crowd() -> list[float]:
     latencies: list[float] = []
 
     async def listen(task_id: str) -> None:
-        async for event in tracker.subscribe(task_id):
-            if "sent" in event.metadata:
-                latencies.append(time.perf_counter() - event.metadata["sent"])
+        latencies.extend(
+            [
+                time.perf_counter() - event.metadata["sent"]
+                async for event in tracker.subscribe(task_id)
+                if not event.terminal
+            ]
+        )
 
     async with anyio.create_task_group() as tasks:
         for run in range(RUNS):
