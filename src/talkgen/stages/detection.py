@@ -10,7 +10,7 @@ import attrs
 from attrs import validators
 
 from talkgen.cache import PERSONS, recalled
-from talkgen.draft import Box
+from talkgen.draft import Box, Persons
 from talkgen.errors import NoPersonDetected, PersonNotFound
 from talkgen.models.face import LANDMARKS, FaceCrop, FaceMeshModel, find_mesh
 
@@ -130,9 +130,8 @@ class DetectPersons:
                 f"Nobody was found in the picture, at a confidence of {lowest:g} or above."
             )
         sure = [person for person in found if person.confidence >= self.confidence]
-        return tuple(
-            attrs.evolve(person, id=number) for number, person in enumerate(sure or found, start=1)
-        )
+        numbered = enumerate(sure or found, start=1)
+        return Persons((attrs.evolve(person, id=number) for number, person in numbered), image)
 
     async def _frame(self, image: Image, person: Person, scheduler: GPUScheduler) -> Box:
         whole = Box(0, 0, image.width, image.height)
