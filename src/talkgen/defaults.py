@@ -6,6 +6,7 @@ import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from talkgen.cache import ResultCache
 from talkgen.generators.local import LocalGenerator
 from talkgen.models.face import FaceDetector
 from talkgen.models.segmentation import SelfieRemover
@@ -17,10 +18,16 @@ from talkgen.stages.generation import GenerateVideo
 from talkgen.storage import LocalStorage, Retention
 
 if TYPE_CHECKING:
-    from talkgen.protocols import GPUScheduler, Stage
+    from talkgen.protocols import GPUScheduler, Stage, Storage
     from talkgen.settings import Settings
 
-__all__ = ["choose_backends", "default_stages", "default_storage", "shared_scheduler"]
+__all__ = [
+    "choose_backends",
+    "default_cache",
+    "default_stages",
+    "default_storage",
+    "shared_scheduler",
+]
 
 
 def choose_backends(settings: Settings) -> Backends:  # noqa: ARG001 - all settings give these
@@ -48,6 +55,13 @@ def default_storage(settings: Settings) -> LocalStorage:
     )
     min_free_bytes = int(settings.min_free_space_gb * 2**30)
     return LocalStorage(settings.storage_root, retention=retention, min_free_bytes=min_free_bytes)
+
+
+def default_cache(settings: Settings, storage: Storage) -> ResultCache | None:
+    """What remembers the models' results; None where the settings keep none."""
+    if not settings.cache_megabytes:
+        return None
+    return ResultCache(storage, max_bytes=int(settings.cache_megabytes * 2**20))
 
 
 class SharedScheduler:

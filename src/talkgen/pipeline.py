@@ -15,6 +15,7 @@ import attrs
 from talkgen.decisions import check_order, wants_speech
 from talkgen.defaults import (
     choose_backends,
+    default_cache,
     default_stages,
     default_storage,
     shared_scheduler,
@@ -125,6 +126,7 @@ class Pipeline:
         self._scheduler = scheduler
         self._storage = storage or default_storage(self._settings)
         self._journal = journal or MemoryJournal()
+        self._cache = default_cache(self._settings, self._storage)
         self._tracker = tracker or ProgressTracker(
             retention=timedelta(minutes=self._settings.progress_retention_minutes)
         )
@@ -225,6 +227,7 @@ class Pipeline:
             scheduler=scheduler,
             storage=self._storage,
             journal=self._journal,
+            cache=self._cache,
             strict=self._strict,
             defer=self._defer,
             subscribe=self._tracker.read,
@@ -352,12 +355,15 @@ class Pipeline:
         raise TaskNotFound(f"No task {task_id!r} is known here.")
 
     async def forget(self, task_id: str) -> None:
-        """Delete an ended task's files, journal entry and events.
+        """Delete an ended task's files, journal entry and events, and what is cached of its photo.
 
         Raises:
             TaskBusy: It is under way.
         """
+        record = await self._journal.get(task_id)
         await self._journal.forget(task_id)
+        if record is not None and self._cache is not None:
+            await self._cache.forget(record.spec.inputs["image"])
         await self._storage.delete_task(task_id)
         self._tracker.forget(task_id)
 
