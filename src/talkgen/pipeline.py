@@ -135,6 +135,11 @@ class Pipeline:
         self._host: asyncio.Task[None] | None = None
         self._closing = anyio.Event()
 
+    @property
+    def tracker(self) -> ProgressTracker:
+        """What keeps the events of its runs."""
+        return self._tracker
+
     # --- life cycle ----------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
