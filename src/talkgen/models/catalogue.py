@@ -1,0 +1,116 @@
+"""Every file of weights that talkgen knows by name."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from talkgen.models.weights import Weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["known_weights", "named"]
+
+AGPL = "AGPL-3.0-only"
+MIT = "MIT"
+
+
+def known_weights() -> Mapping[str, Weights]:
+    """All of them, by name."""
+    return _KNOWN
+
+
+def named(text: str) -> Weights | None:
+    """The weights that a setting means: `yolov8n` or `yolov8n.pt`; None for no known name."""
+    return _KNOWN.get(text.removesuffix(".pt"))
+
+
+def _yolo(name: str, repository: str, size: int, sha256: str) -> Weights:
+    return Weights(
+        name=name,
+        repository=f"Ultralytics/{repository}",
+        revision="main",
+        filename=f"{name}.pt",
+        sha256=sha256,
+        licence=AGPL,
+        size=size,
+    )
+
+
+def _birefnet(
+    variant: str, repository: str, size: int | None, sha256: str | None = None
+) -> Weights:
+    return Weights(
+        name=f"birefnet-{variant}",
+        repository=f"ZhengPeng7/{repository}",
+        revision="main",
+        filename="model.safetensors",
+        sha256=sha256,
+        licence=MIT,
+        companions=("config.json",),
+        size=size,
+    )
+
+
+# Swin-L in fp16 and fp32, Swin-T in fp32: each holds the same tensors whatever it was trained on.
+LARGE_HALF, LARGE, LITE = 444_473_596, 884_878_856, 177_634_392
+
+
+def _table() -> Iterator[Weights]:
+    yield _yolo(
+        "yolov8n",
+        "YOLOv8",
+        6_534_387,
+        "31e20dde3def09e2cf938c7be6fe23d9150bbbe503982af13345706515f2ef95",
+    )
+    yield _yolo(
+        "yolov8s",
+        "YOLOv8",
+        22_573_363,
+        "268e5bb54c640c96c3510224833bc2eeacab4135c6deb41502156e39986b562d",
+    )
+    yield _yolo(
+        "yolov8m",
+        "YOLOv8",
+        52_117_635,
+        "6c25b0b63b1a433843f06d821a9ac1deb8d5805f74f0f38772c7308c5adc55a5",
+    )
+    yield _yolo(
+        "yolo11n",
+        "YOLO11",
+        5_613_764,
+        "0ebbc80d4a7680d14987a577cd21342b65ecfd94632bd9a8da63ae6417644ee1",
+    )
+    yield _yolo(
+        "yolo26n",
+        "YOLO26",
+        5_544_453,
+        "9b09cc8bf347f0fc8a5f7657480587f25db09b34bf33b0652110fb03a8ad4fef",
+    )
+    yield _birefnet(
+        "general",
+        "BiRefNet",
+        LARGE_HALF,
+        "9ab37426bf4de0567af6b5d21b16151357149139362e6e8992021b8ce356a154",
+    )
+    yield _birefnet(
+        "lite",
+        "BiRefNet_lite",
+        LITE,
+        "4417d89795250e698c3cb0ae8df15743810065f646f48a694fdfa7ca052d0815",
+    )
+    yield _birefnet("portrait", "BiRefNet-portrait", LARGE)
+    yield _birefnet("matting", "BiRefNet-matting", LARGE)
+    yield _birefnet("hr", "BiRefNet_HR", LARGE_HALF)
+    yield _birefnet(
+        "hr-matting",
+        "BiRefNet_HR-matting",
+        LARGE_HALF,
+        "a5a4de698739ea5e0e8bbab28e1b293dde95092b87a442d566cbc585c53cef55",
+    )
+    yield _birefnet("dynamic", "BiRefNet_dynamic", LARGE_HALF)
+    yield _birefnet("lite-matting", "BiRefNet_lite-matting", None)
+
+
+_KNOWN = MappingProxyType({weights.name: weights for weights in _table()})
