@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from talkgen._types import JSON
+    from talkgen.defaults import Shortfall
     from talkgen.progress import History, Subscription
     from talkgen.protocols import (
         Backends,
@@ -52,6 +53,7 @@ class Workshop:
     settings: Settings
     stages: tuple[Stage, ...]
     backends: Backends
+    shortfalls: tuple[Shortfall, ...]
     scheduler: GPUScheduler
     storage: Storage
     journal: Journal
@@ -83,8 +85,8 @@ class Context:
     operations: Operations
     _history: History
     _strict: bool
-    _name: str = ""
-    _span: Span = attrs.field(factory=partial(Span, FIRST, LAST))
+    _name: str = "initialized"
+    _span: Span = attrs.field(factory=partial(Span, 0, 0))
     _reported: tuple[str, int, float] = ("", -1, 0.0)
 
     def enter(self, name: str, span: Span) -> None:
@@ -270,6 +272,7 @@ class Run:
             history=self.history,
             strict=workshop.strict,
         )
+        self._tell_shortfalls(context)
         _check(workshop.stages, draft, context)
         await _keep_originals(draft, files)
         self._tell("upload_complete", FIRST, "Inputs validated")
@@ -278,6 +281,13 @@ class Run:
             draft = await self._stage_run(stage, span, draft, context)
         self._stage = None
         return draft
+
+    def _tell_shortfalls(self, context: Context) -> None:
+        """Say which full models are missing; a strict run is refused before it begins."""
+        for shortfall in self._workshop.shortfalls:
+            if self._strict:
+                raise shortfall.error()
+            context.degraded(f"{shortfall.message} {shortfall.hint}", backend=shortfall.role)
 
     async def _stage_run(self, stage: Stage, span: Span, draft: Draft, context: Context) -> Draft:
         self._stage, began = stage.name, monotonic()

@@ -11,7 +11,7 @@ import pytest
 from talkgen.errors import InsufficientStorage, ModelUnavailable
 from talkgen.models import _hub
 from talkgen.models import weights as module
-from talkgen.models.catalogue import known_weights, named
+from talkgen.models.catalogue import birefnet, known_weights, yolo
 from talkgen.models.weights import cached, download, located, sha256
 
 
@@ -153,5 +153,7 @@ def test_the_catalogue_is_pinned_where_loading_could_run_code():
 
 
 def test_settings_may_name_the_file():
-    assert named("yolov8n.pt") is named("yolov8n") is known_weights()["yolov8n"]
-    assert named("yolov9") is None
+    assert yolo("yolov8n.pt") is yolo("yolov8n") is known_weights()["yolov8n"]
+    assert yolo("yolov9") is None
+    assert yolo("birefnet-lite") is None
+    assert birefnet("lite") is known_weights()["birefnet-lite"]

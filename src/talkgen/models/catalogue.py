@@ -10,7 +10,7 @@ from talkgen.models.weights import Weights
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["known_weights", "named"]
+__all__ = ["AGPL", "MIT", "birefnet", "known_weights", "yolo"]
 
 AGPL = "AGPL-3.0-only"
 MIT = "MIT"
@@ -21,9 +21,19 @@ def known_weights() -> Mapping[str, Weights]:
     return _KNOWN
 
 
-def named(text: str) -> Weights | None:
-    """The weights that a setting means: `yolov8n` or `yolov8n.pt`; None for no known name."""
-    return _KNOWN.get(text.removesuffix(".pt"))
+def yolo(text: str) -> Weights | None:
+    """What `yolov8n` or `yolov8n.pt` means; None where it is no known name."""
+    weights = _KNOWN.get(text.removesuffix(".pt"))
+    return weights if weights is not None and weights.filename.endswith(".pt") else None
+
+
+def birefnet(variant: str) -> Weights:
+    """What `general`, `lite` and so on mean.
+
+    Raises:
+        KeyError: There is no such variant.
+    """
+    return _KNOWN[f"birefnet-{variant}"]
 
 
 def _yolo(name: str, repository: str, size: int, sha256: str) -> Weights:

@@ -14,12 +14,12 @@ import attrs
 
 from talkgen.errors import ModelUnavailable
 from talkgen.models import _hub
-from talkgen.models._hub import OnProgress
+from talkgen.models._hub import OnProgress, cache_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["OnProgress", "Weights", "cached", "download", "located", "sha256"]
+__all__ = ["OnProgress", "Weights", "cache_folder", "cached", "download", "located", "sha256"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
