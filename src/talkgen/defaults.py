@@ -15,7 +15,7 @@ from talkgen.generators.local import LocalGenerator
 from talkgen.models.catalogue import birefnet, yolo
 from talkgen.models.face import FaceDetector
 from talkgen.models.segmentation import SelfieRemover
-from talkgen.models.weights import Weights, cached
+from talkgen.models.weights import Weights, cached, offline
 from talkgen.protocols import Backends
 from talkgen.scheduling import LocalScheduler
 from talkgen.settings import Settings
@@ -116,7 +116,7 @@ class FullModel:
 def _at_hand(weights: Path | Weights, settings: Settings) -> bool:
     if not isinstance(weights, Weights):
         return weights.exists()
-    return settings.allow_downloads or cached(weights) is not None
+    return cached(weights) is not None or (settings.allow_downloads and not offline())
 
 
 def _absent(weights: Path | Weights) -> str:

@@ -5,6 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import constants
 
 from talkgen import DetectPersons, Pipeline, RemoveBackground, Settings, defaults
 from talkgen.defaults import choose_backends
@@ -86,11 +87,18 @@ def test_a_path_is_enough(machine, tmp_path):
 
 def test_downloads_that_are_allowed_are_left_to_the_models(machine, monkeypatch):
     machine.install()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(weights, "_fetch", lambda *values: pytest.fail("fetched here"))
     choice = choose_backends(Settings(allow_downloads=True))
     assert choice.shortfalls == ()
     assert choice.backends.detector.allow_downloads
     assert choice.backends.remover.allow_downloads
+
+
+def test_downloads_that_are_allowed_do_not_help_offline(machine, monkeypatch):
+    machine.install()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert len(choose_backends(Settings(allow_downloads=True)).shortfalls) == 2
 
 
 def test_installed_without_weights_falls_short(machine):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from talkgen.errors import TalkgenError
 
-__all__ = ["OnProgress", "cache_folder", "cached", "fetch", "notes_folder"]
+__all__ = ["OnProgress", "cache_folder", "cached", "fetch", "notes_folder", "offline"]
 
 OnProgress: TypeAlias = "Callable[[int, int | None], None]"
 """Told the bytes that are there, and all of them where that is known; the first never falls."""
@@ -28,6 +28,13 @@ OnProgress: TypeAlias = "Callable[[int, int | None], None]"
 SERVER_DOWN = 500
 
 _quiet_lock = threading.Lock()
+
+
+def offline() -> bool:
+    """The hub is not to be asked: `HF_HUB_OFFLINE`."""
+    with explained():
+        from huggingface_hub import constants
+    return constants.HF_HUB_OFFLINE
 
 
 def cache_folder() -> Path:

@@ -48,9 +48,7 @@ def _yolo(name: str, repository: str, size: int, sha256: str) -> Weights:
     )
 
 
-def _birefnet(
-    variant: str, repository: str, size: int | None, sha256: str | None = None
-) -> Weights:
+def _birefnet(variant: str, repository: str, size: int, sha256: str | None = None) -> Weights:
     return Weights(
         name=f"birefnet-{variant}",
         repository=f"ZhengPeng7/{repository}",
@@ -63,8 +61,8 @@ def _birefnet(
     )
 
 
-# Swin-L in fp16 and fp32, Swin-T in fp32: each holds the same tensors whatever it was trained on.
-LARGE_HALF, LARGE, LITE = 444_473_596, 884_878_856, 177_634_392
+# Swin-L in fp16 and fp32, Swin-T in fp32 and fp16: each holds the same tensors whatever it was trained on.
+LARGE_HALF, LARGE, LITE, LITE_HALF = 444_473_596, 884_878_856, 177_634_392, 88_965_896
 
 
 def _table() -> Iterator[Weights]:
@@ -120,7 +118,7 @@ def _table() -> Iterator[Weights]:
         "a5a4de698739ea5e0e8bbab28e1b293dde95092b87a442d566cbc585c53cef55",
     )
     yield _birefnet("dynamic", "BiRefNet_dynamic", LARGE_HALF)
-    yield _birefnet("lite-matting", "BiRefNet_lite-matting", None)
+    yield _birefnet("lite-matting", "BiRefNet_lite-matting", LITE_HALF)
 
 
 _KNOWN = MappingProxyType({weights.name: weights for weights in _table()})

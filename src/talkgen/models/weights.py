@@ -14,12 +14,21 @@ import attrs
 
 from talkgen.errors import ModelUnavailable
 from talkgen.models import _hub
-from talkgen.models._hub import OnProgress, cache_folder
+from talkgen.models._hub import OnProgress, cache_folder, offline
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["OnProgress", "Weights", "cache_folder", "cached", "download", "located", "sha256"]
+__all__ = [
+    "OnProgress",
+    "Weights",
+    "cache_folder",
+    "cached",
+    "download",
+    "located",
+    "offline",
+    "sha256",
+]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -165,7 +174,7 @@ def _genuine(path: Path, weights: Weights) -> bool:
 
 
 def _named(path: Path) -> str | None:
-    """The digest by which the cache names a large file; a small one has another name."""
+    """The digest by which the cache names a large file; None where it makes no links (Windows)."""
     name = path.resolve().name
     return name if _SHA256.fullmatch(name) else None
 
