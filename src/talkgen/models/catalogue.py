@@ -61,7 +61,8 @@ def _birefnet(variant: str, repository: str, size: int, sha256: str | None = Non
     )
 
 
-# Swin-L in fp16 and fp32, Swin-T in fp32 and fp16: each holds the same tensors whatever it was trained on.
+# Swin-L in fp16 and fp32, Swin-T in fp32 and fp16: whatever it was trained on, a file holds the
+# same tensors.
 LARGE_HALF, LARGE, LITE, LITE_HALF = 444_473_596, 884_878_856, 177_634_392, 88_965_896
 
 
