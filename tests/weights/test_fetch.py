@@ -111,6 +111,14 @@ def test_offline_is_obeyed(talkgen, hub):
     assert talkgen("fetch", "tiny", HF_HUB_OFFLINE="1").returncode == 0
 
 
+def test_a_cache_that_cannot_be_written_is_told(talkgen, tmp_path):
+    (tmp_path / "file").touch()
+    done = talkgen("fetch", "tiny", HF_HOME=str(tmp_path / "file"))
+    assert done.returncode == 1
+    assert f"{tmp_path / 'file'}" in done.stderr
+    assert "  Set HF_HOME to a folder that can be written." in done.stderr
+
+
 @pytest.mark.parametrize(
     ("status", "code", "told", "hint"),
     [

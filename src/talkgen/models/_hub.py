@@ -26,6 +26,7 @@ OnProgress: TypeAlias = "Callable[[int, int | None], None]"
 """Told the bytes that are there, and all of them where that is known; the first never falls."""
 
 SERVER_DOWN = 500
+FULL = {errno.ENOSPC, errno.EDQUOT}
 
 _quiet_lock = threading.Lock()
 
@@ -123,16 +124,30 @@ def _bar(progress: OnProgress | None) -> Any:
 
 def _explained(error: Exception, what: str) -> TalkgenError:
     """The client's error as one of talkgen's, with what to do about it."""
-    if _errno(error) == errno.ENOSPC:
-        return InsufficientStorage(
-            f"The disk is full: {what} does not fit into {cache_folder()}.",
-            hint="Free disk space, or set HF_HOME to a folder on another disk.",
-        )
+    if (trouble := _disk_trouble(error, what)) is not None:
+        return trouble
     cause = _cause(error)
-    for kinds, trouble, hint in _remedies():
-        if isinstance(cause, kinds):
-            return ModelUnavailable(f"{what} was not downloaded: {trouble}.", hint=hint)
+    for kind, reason, hint in _remedies():
+        if isinstance(cause, kind):
+            return ModelUnavailable(f"{what} was not downloaded: {reason}.", hint=hint)
     return _refused(cause, what)
+
+
+def _disk_trouble(error: BaseException | None, what: str) -> TalkgenError | None:
+    """What is wrong with the cache's folder, if that is the cause; sockets name no file."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return InsufficientStorage(
+                f"The disk is full: {what} does not fit into {cache_folder()}.",
+                hint="Free disk space, or set HF_HOME to a folder on another disk.",
+            )
+        if isinstance(error, OSError) and error.filename is not None:
+            return ModelUnavailable(
+                f"{what} was not downloaded: {error.filename}: {error.strerror}.",
+                hint="Set HF_HOME to a folder that can be written.",
+            )
+        error = error.__cause__
+    return None
 
 
 def _remedies() -> tuple[tuple[type[Exception], str, str], ...]:
@@ -187,11 +202,3 @@ def _cause(error: BaseException) -> BaseException:
     while isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _errno(error: BaseException | None) -> int | None:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno is not None:
-            return error.errno
-        error = error.__cause__
-    return None
