@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
 
 import anyio
+import anyio.to_thread
 import attrs
 
 from talkgen.decisions import check_order, wants_speech
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from talkgen._types import JSON
+    from talkgen.defaults import Choice
     from talkgen.draft import Result
     from talkgen.events import Event
     from talkgen.protocols import GPUScheduler, Journal, Stage, Storage
@@ -135,6 +137,11 @@ class Pipeline:
         self._host: asyncio.Task[None] | None = None
         self._closing = anyio.Event()
 
+    @property
+    def tracker(self) -> ProgressTracker:
+        """What keeps the events of its runs."""
+        return self._tracker
+
     # --- life cycle ----------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -204,7 +211,8 @@ class Pipeline:
         runs: dict[str, Run] = {}
         try:
             async with _tasks() as tasks:
-                workshop = self._workshop(scheduler, runs)
+                choice = await anyio.to_thread.run_sync(choose_backends, self._settings)
+                workshop = self._workshop(scheduler, runs, choice)
                 tasks.start_soon(_keep_alive, runs)
                 yield _Session(workshop, self._tracker, tasks, runs)
                 for run in list(runs.values()):
@@ -215,7 +223,7 @@ class Pipeline:
                 with anyio.CancelScope(shield=True):
                     await shared_scheduler.release()
 
-    def _workshop(self, scheduler: GPUScheduler, runs: dict[str, Run]) -> Workshop:
+    def _workshop(self, scheduler: GPUScheduler, runs: dict[str, Run], choice: Choice) -> Workshop:
         def ended(run: Run) -> None:
             runs.pop(run.task_id, None)
             self._tracker.end(run.history)
@@ -223,7 +231,8 @@ class Pipeline:
         return Workshop(
             settings=self._settings,
             stages=self._stages,
-            backends=choose_backends(self._settings),
+            backends=choice.backends,
+            shortfalls=choice.shortfalls_of(self._stages),
             scheduler=scheduler,
             storage=self._storage,
             journal=self._journal,

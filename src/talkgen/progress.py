@@ -270,6 +270,12 @@ class ProgressTracker:
         """Iterate over one attempt's events, without the first `seen`, up to its terminal one."""
         return Subscription(history, seen=seen, heartbeat=self._heartbeat)
 
+    def histories(self) -> tuple[History, ...]:
+        """Every history that is kept, the latest attempt of each task, oldest first."""
+        with self._lock:
+            self._expire()
+            return tuple(self._histories.values())
+
     def latest(self, task_id: str) -> Event | None:
         """The last event of a task, while its history is kept."""
         with self._lock:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from talkgen._types import JSON
     from talkgen.cache import ResultCache
+    from talkgen.defaults import Shortfall
     from talkgen.progress import History, Subscription
     from talkgen.protocols import (
         Backends,
@@ -56,6 +57,7 @@ class Workshop:
     settings: Settings
     stages: tuple[Stage, ...]
     backends: Backends
+    shortfalls: tuple[Shortfall, ...]
     scheduler: GPUScheduler
     storage: Storage
     journal: Journal
@@ -88,8 +90,8 @@ class Context:
     operations: Operations
     _history: History
     _strict: bool
-    _name: str = ""
-    _span: Span = attrs.field(factory=partial(Span, FIRST, LAST))
+    _name: str = "initialized"
+    _span: Span = attrs.field(factory=partial(Span, 0, 0))
     _cache: ResultCache | None = None
     _origin: str = ""
     _degradations: int = 0
@@ -290,6 +292,7 @@ class Run:
             cache=workshop.cache,
             origin=draft.image.digest,
         )
+        self._tell_shortfalls(context)
         _check(workshop.stages, draft, context)
         await _keep_originals(draft, files)
         self._tell("upload_complete", FIRST, "Inputs validated")
@@ -298,6 +301,13 @@ class Run:
             draft = await self._stage_run(stage, span, draft, context)
         self._stage = None
         return draft
+
+    def _tell_shortfalls(self, context: Context) -> None:
+        """Say which full models are missing; a strict run is refused before it begins."""
+        for shortfall in self._workshop.shortfalls:
+            if self._strict:
+                raise shortfall.error()
+            context.degraded(f"{shortfall.message} {shortfall.hint}", backend=shortfall.role)
 
     async def _stage_run(self, stage: Stage, span: Span, draft: Draft, context: Context) -> Draft:
         self._stage, began = stage.name, monotonic()

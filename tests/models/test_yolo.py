@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 
 from talkgen.errors import MissingDependency, ModelUnavailable
 from talkgen.media import Image
-from talkgen.models import yolo
+from talkgen.models import catalogue, yolo
 from talkgen.models.weights import Weights, sha256
 from talkgen.models.yolo import DetectionInput, YoloDetector
 
@@ -263,7 +263,7 @@ def test_a_known_name_is_pinned():
     for name in ("yolov8n", "yolov8s", "yolov8m", "yolo11n", "yolo26n"):
         with_suffix, without = YoloDetector(f"{name}.pt").model(), YoloDetector(name).model()
         assert with_suffix == without
-        assert without.sha256 == yolo.WEIGHTS[name].sha256
+        assert without.sha256 == catalogue.yolo(name).sha256
         assert len(without.sha256) == 64
         assert without.weights.licence == "AGPL-3.0-only"
 
@@ -301,8 +301,8 @@ def test_a_named_checkpoint_of_other_content_is_not_unpickled(tmp_path, monkeypa
 
 
 def test_a_named_checkpoint_of_the_pinned_content_is_loaded(checkpoint, monkeypatch):
-    pinned = attrs.evolve(yolo.WEIGHTS["yolov8n"], sha256=sha256(checkpoint))
-    monkeypatch.setitem(yolo.WEIGHTS, "yolov8n", pinned)
+    pinned = attrs.evolve(catalogue.yolo("yolov8n"), sha256=sha256(checkpoint))
+    monkeypatch.setattr(catalogue, "yolo", lambda name: pinned)
     asked = []
 
     def located(weights: Weights, *, allow_downloads: bool) -> Path:
@@ -319,17 +319,16 @@ def test_a_named_checkpoint_of_the_pinned_content_is_loaded(checkpoint, monkeypa
 
 
 def test_a_name_without_a_digest_is_refused(monkeypatch):
-    unknown = attrs.evolve(yolo.WEIGHTS["yolov8s"], sha256=None)
-    monkeypatch.setitem(yolo.WEIGHTS, "yolov8s", unknown)
+    unknown = attrs.evolve(catalogue.yolo("yolov8s"), sha256=None)
+    monkeypatch.setattr(catalogue, "yolo", lambda name: unknown)
 
     with pytest.raises(ModelUnavailable, match="cannot be checked") as caught:
         YoloDetector("yolov8s").model()
     assert "give its path" in caught.value.hint
 
 
-def test_a_name_that_is_not_on_this_machine(monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+def test_a_name_that_is_not_on_this_machine(monkeypatch):
+    monkeypatch.setattr("talkgen.models.weights._hub.cached", lambda *args: None)
     with pytest.raises(ModelUnavailable) as caught:
         YoloDetector("yolo11n").model().load("cpu")
     assert "python -m talkgen fetch yolo11n" in caught.value.hint
@@ -470,8 +469,8 @@ def test_options_that_are_none(options):
     ("absent", "weights", "command"),
     [
         ("ultralytics", "yolov8n", 'pip install "talkgen[yolo]"'),
-        ("onnxruntime", "x.onnx", 'pip install "onnxruntime"'),
-        ("tensorrt", "x.engine", 'pip install "tensorrt"'),
+        ("onnxruntime", "x.onnx", 'pip install "talkgen[onnx]"'),
+        ("tensorrt", "x.engine", 'pip install "talkgen[tensorrt]"'),
     ],
 )
 def test_an_absent_package_is_told_at_once(absent, weights, command, monkeypatch, tmp_path):

@@ -82,7 +82,8 @@ def test_an_absent_package_is_told_and_not_installed(checkpoint, to, absent, mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(MissingDependency) as caught:
         export(checkpoint, to)
-    assert f'pip install "{absent}"' in caught.value.hint
+    extra = "tensorrt" if absent == "tensorrt" else "onnx"
+    assert f'pip install "talkgen[{extra}]"' in caught.value.hint
     assert [path.name for path in checkpoint.parent.iterdir()] == ["mine.pt"]
 
 

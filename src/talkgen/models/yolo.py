@@ -16,6 +16,7 @@ import attrs
 from attrs import validators
 
 from talkgen.errors import ModelUnavailable
+from talkgen.models import catalogue
 from talkgen.models.weights import Weights, located, sha256
 from talkgen.requirements import explained
 
@@ -25,56 +26,7 @@ if TYPE_CHECKING:
     from talkgen.models._yolo import LoadedYolo
     from talkgen.protocols import GPUScheduler
 
-__all__ = ["WEIGHTS", "DetectionInput", "YoloDetector", "YoloModel", "export"]
-
-_LICENCE = "AGPL-3.0-only"
-_YOLOV8 = ("Ultralytics/YOLOv8", "8a9e1a55f987a77f9966c2ac3f80aa8aa37b3c1a")
-_YOLO11 = ("Ultralytics/YOLO11", "8b8ac7d1fae7468f85dbf89670dd66f41f485aab")
-_YOLO26 = ("Ultralytics/YOLO26", "main")
-
-# The digests of the hub's files. The YOLOv8 files on GitHub since release 8.2 hold other bytes:
-# yolov8n.pt there is f59b3d83...
-WEIGHTS = {
-    weights.name: weights
-    for weights in (
-        Weights(
-            "yolov8n",
-            *_YOLOV8,
-            "yolov8n.pt",
-            "31e20dde3def09e2cf938c7be6fe23d9150bbbe503982af13345706515f2ef95",
-            _LICENCE,
-        ),
-        Weights(
-            "yolov8s",
-            *_YOLOV8,
-            "yolov8s.pt",
-            "268e5bb54c640c96c3510224833bc2eeacab4135c6deb41502156e39986b562d",
-            _LICENCE,
-        ),
-        Weights(
-            "yolov8m",
-            *_YOLOV8,
-            "yolov8m.pt",
-            "6c25b0b63b1a433843f06d821a9ac1deb8d5805f74f0f38772c7308c5adc55a5",
-            _LICENCE,
-        ),
-        Weights(
-            "yolo11n",
-            *_YOLO11,
-            "yolo11n.pt",
-            "0ebbc80d4a7680d14987a577cd21342b65ecfd94632bd9a8da63ae6417644ee1",
-            _LICENCE,
-        ),
-        Weights(
-            "yolo26n",
-            *_YOLO26,
-            "yolo26n.pt",
-            "9b09cc8bf347f0fc8a5f7657480587f25db09b34bf33b0652110fb03a8ad4fef",
-            _LICENCE,
-        ),
-    )
-}
-"""The networks that have a name, by it."""
+__all__ = ["DetectionInput", "YoloDetector", "YoloModel", "export"]
 
 # How wide the layers are, by the last letter of a name, where YOLOv8n is 1.
 _WIDTHS = {"n": 1.0, "s": 2.0, "m": 3.0}
@@ -323,19 +275,23 @@ def _resolved(weights: str | Path) -> Path | Weights:
     if path.is_file() and path.suffix in _RUNTIMES:
         _require("ultralytics", _RUNTIMES[path.suffix])
         return path
-    known = WEIGHTS.get(str(weights).removesuffix(".pt"))
+    known = catalogue.yolo(str(weights))
     if known is not None:
         _require("ultralytics")
         return known
     if path.suffix in _RUNTIMES:
         raise ModelUnavailable(
             f"There are no weights at {path}.",
-            hint=f"Give the path of a file, or one of {', '.join(WEIGHTS)}.",
+            hint=f"Give the path of a file, or one of {_names()}.",
         )
     raise ValueError(
         f"weights={str(weights)!r}: must be a file ending in {', '.join(_RUNTIMES)}, "
-        f"or one of {', '.join(WEIGHTS)}"
+        f"or one of {_names()}"
     )
+
+
+def _names() -> str:
+    return ", ".join(name for name in catalogue.known_weights() if catalogue.yolo(name))
 
 
 def _require(*modules: str) -> None:
