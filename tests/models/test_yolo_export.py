@@ -5,6 +5,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image as Pillow
 
@@ -49,6 +50,30 @@ def test_onnx_finds_the_same_in_batches_of_any_shape(checkpoint, half, sure, meg
         )
         for p, q in zip(after, before, strict=True):
             assert p.box == pytest.approx(q.box, abs=1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("picture", ["zidane.jpg", "bus.jpg"])
+def test_a_file_of_a_fixed_size_that_ultralytics_made(checkpoint, picture):
+    from ultralytics import YOLO
+
+    from talkgen.models import _yolo  # noqa: F401 - imports Ultralytics as talkgen does
+
+    file = YOLO(checkpoint).export(format="onnx", imgsz=[192, 320], simplify=False)
+    image = Image.open(ASSETS / picture)
+
+    (persons,) = found(file, image)
+
+    pixels = np.ascontiguousarray(image.pixels[..., ::-1])
+    (result,) = YOLO(file, task="detect").predict(
+        pixels, classes=[0], conf=0.3, iou=0.45, device="cpu", verbose=False
+    )
+    boxes, scores = result.boxes.xyxy.numpy(), result.boxes.conf.numpy()
+    assert [p.confidence for p in persons] == pytest.approx(scores, abs=1e-4)
+    for person, box in zip(persons, boxes, strict=True):
+        assert person.box == pytest.approx(box, abs=0.51)
+    for again in found(file, image, image, image):
+        assert [p.box for p in again] == [p.box for p in persons]
 
 
 def test_what_is_there_already_stays_until_the_new_file_is_whole(checkpoint, monkeypatch):
