@@ -179,7 +179,7 @@ def cache(tmp_path, monkeypatch):
 
     def put(weights, content):
         home = tmp_path / "hub" / f"models--{weights.repository.replace('/', '--')}"
-        snapshot = home / "snapshots" / COMMIT
+        snapshot = home / "snapshots" / (COMMIT if weights.revision == "main" else weights.revision)
         for folder in (snapshot, home / "blobs", home / "refs"):
             folder.mkdir(parents=True, exist_ok=True)
         (home / "refs" / "main").write_text(COMMIT)

@@ -40,7 +40,7 @@ def _yolo(name: str, repository: str, size: int, sha256: str) -> Weights:
     return Weights(
         name=name,
         repository=f"Ultralytics/{repository}",
-        revision="main",
+        revision=COMMITS.get(repository, "main"),
         filename=f"{name}.pt",
         sha256=sha256,
         licence=AGPL,
@@ -52,7 +52,7 @@ def _birefnet(variant: str, repository: str, size: int, sha256: str | None = Non
     return Weights(
         name=f"birefnet-{variant}",
         repository=f"ZhengPeng7/{repository}",
-        revision="main",
+        revision=COMMITS.get(repository, "main"),
         filename="model.safetensors",
         sha256=sha256,
         licence=MIT,
@@ -60,6 +60,13 @@ def _birefnet(variant: str, repository: str, size: int, sha256: str | None = Non
         size=size,
     )
 
+
+# Where a commit is known; the digests hold for the others' branches.
+COMMITS = {
+    "YOLOv8": "8a9e1a55f987a77f9966c2ac3f80aa8aa37b3c1a",
+    "YOLO11": "8b8ac7d1fae7468f85dbf89670dd66f41f485aab",
+    "BiRefNet_dynamic": "280306042f57b7a33854319da62fd86aaa89ec4c",
+}
 
 # Swin-L in fp16 and fp32, Swin-T in fp32 and fp16: whatever it was trained on, a file holds the
 # same tensors.
