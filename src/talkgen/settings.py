@@ -40,6 +40,13 @@ def _positive(kind: Callable[[Any], T]) -> Callable[[Any], T]:
     return parse
 
 
+def _not_negative(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number < float("inf"):
+        raise ValueError("must be 0 or a number above it")
+    return number
+
+
 def _fraction(value: Any) -> float:
     number = float(value)
     if not 0 <= number <= 1:
@@ -127,6 +134,8 @@ class Settings:
         retention_videos_days: STORAGE_RETENTION_VIDEOS_DAYS; videos and their manifests.
         min_free_space_gb: STORAGE_MIN_FREE_SPACE_GB; below it no run starts (2**30 bytes).
         progress_retention_minutes: PROGRESS_RETENTION_MINUTES; histories after their end.
+        cache_megabytes: TALKGEN_CACHE_MEGABYTES; detections and cut-outs kept for photos that
+            come again (2**20 bytes); 0 keeps none.
         max_image_pixels: TALKGEN_MAX_IMAGE_PIXELS; larger pictures are refused.
         max_image_bytes: TALKGEN_MAX_IMAGE_BYTES; larger files are refused.
         max_audio_seconds: TALKGEN_MAX_AUDIO_SECONDS; longer recordings are refused.
@@ -177,6 +186,9 @@ class Settings:
     )
     progress_retention_minutes: float = _var(
         "PROGRESS_RETENTION_MINUTES", 60.0, _positive(float), "histories after their end"
+    )
+    cache_megabytes: float = _var(
+        "TALKGEN_CACHE_MEGABYTES", 1024.0, _not_negative, "kept for photos that come again"
     )
     max_image_pixels: int = _var(
         "TALKGEN_MAX_IMAGE_PIXELS", 50_000_000, _positive(int), "larger pictures are refused"
