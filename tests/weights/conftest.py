@@ -179,10 +179,11 @@ def cache(tmp_path, monkeypatch):
 
     def put(weights, content):
         home = tmp_path / "hub" / f"models--{weights.repository.replace('/', '--')}"
-        snapshot = home / "snapshots" / (COMMIT if weights.revision == "main" else weights.revision)
+        commit = COMMIT if weights.revision == "main" else weights.revision
+        snapshot = home / "snapshots" / commit
         for folder in (snapshot, home / "blobs", home / "refs"):
             folder.mkdir(parents=True, exist_ok=True)
-        (home / "refs" / "main").write_text(COMMIT)
+        (home / "refs" / "main").write_text(commit)
         blob = home / "blobs" / DIGEST
         blob.write_bytes(content)
         path = snapshot / weights.filename
