@@ -13,9 +13,9 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from talkgen.choice import choose_backends
 from talkgen.decisions import check_order, wants_speech
 from talkgen.defaults import (
-    choose_backends,
     default_cache,
     default_stages,
     default_storage,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from talkgen._types import JSON
-    from talkgen.defaults import Choice
+    from talkgen.choice import Choice
     from talkgen.draft import Result
     from talkgen.events import Event
     from talkgen.protocols import GPUScheduler, Journal, Stage, Storage

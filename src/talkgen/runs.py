@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from talkgen._types import JSON
     from talkgen.cache import ResultCache
-    from talkgen.defaults import Shortfall
+    from talkgen.choice import Shortfall
     from talkgen.progress import History, Subscription
     from talkgen.protocols import (
         Backends,
