@@ -96,9 +96,7 @@ def test_a_portrait(loaded, predict, media):
     assert overlap(found[0].box, boxes[0]) > 0.99
 
 
-@pytest.mark.parametrize(
-    "size", [(200, 1000), (1333, 750), (640, 640), (333, 333), (97, 131), (3000, 40)]
-)
+@pytest.mark.parametrize("size", [(200, 1000), (1333, 750), (333, 333), (97, 131), (3000, 40)])
 @pytest.mark.parametrize("name", ["bus.jpg", "zidane.jpg"])
 def test_any_size_and_shape(loaded, predict, name, size):
     image = Image.open(ASSETS / name).resized(*size)
@@ -142,9 +140,8 @@ def test_a_turned_photo_and_a_transparent_one(loaded, predict):
 
 @pytest.mark.parametrize("confidence", [0.3, 0.86, 0.9])
 @pytest.mark.parametrize("iou", [0.2, 0.9])
-@pytest.mark.parametrize("name", ["bus.jpg", "zidane.jpg"])
-def test_a_lower_confidence_filtered_is_the_higher_one(loaded, predict, name, confidence, iou):
-    image = Image.open(ASSETS / name)
+def test_a_lower_confidence_filtered_is_the_higher_one(loaded, predict, confidence, iou):
+    image = Image.open(ASSETS / "bus.jpg")
 
     (found,) = loaded.run([DetectionInput(image, 0.05, iou)])
 
