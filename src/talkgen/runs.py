@@ -18,14 +18,16 @@ from talkgen.errors import Degraded, RunCancelled, TalkgenError
 from talkgen.media import Image, Speech, Text
 from talkgen.progress import FIRST, LAST, Span, spans
 from talkgen.protocols import TaskSpec
+from talkgen.scheduling.watched import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from talkgen._types import JSON
     from talkgen.progress import History, Subscription
     from talkgen.protocols import (
         Backends,
+        Degradation,
         GPUScheduler,
         Journal,
         Operations,
@@ -117,6 +119,22 @@ class Context:
         """Tell that the result will be less than asked for."""
         if self._strict:
             raise Degraded(message)
+        self._tell_degraded(message, metadata)
+
+    def stepped_down(self, step: Degradation) -> None:
+        """Tell what the scheduler gave up. Strict refuses what is less, not what is slower."""
+        if step.action in ("evicted", "split"):
+            logger.debug("task %s: %s: %s", self.task_id, step.reason, step.action)
+            return
+        facts = {"action": step.action, "level": step.level, "device": step.device}
+        if step.action == "device":
+            self._tell_degraded(f"{step.reason}: going on on {step.device}, more slowly.", facts)
+        else:
+            self.degraded(
+                f"{step.reason}: going on at a smaller size (level {step.level}).", **facts
+            )
+
+    def _tell_degraded(self, message: str, metadata: Mapping[str, JSON]) -> None:
         logger.warning("task %s: %s", self.task_id, message)
         progress = self._span.at(0.0)
         self._history.publish(events.Degraded, self._name, progress, message, metadata)
@@ -270,6 +288,7 @@ class Run:
             history=self.history,
             strict=workshop.strict,
         )
+        context.scheduler = Watched(workshop.scheduler, context.stepped_down)
         _check(workshop.stages, draft, context)
         await _keep_originals(draft, files)
         self._tell("upload_complete", FIRST, "Inputs validated")
