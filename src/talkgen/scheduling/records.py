@@ -34,7 +34,7 @@ CPU = "cpu"
 REMEMBERED = 512  # times that the quantiles are made from
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class DeviceRecord:
     """A device.
 
@@ -67,6 +67,9 @@ class DeviceRecord:
     busy: float = 0.0
     busy_since: float = 0.0
 
+    def __repr__(self) -> str:
+        return f"<device {self.name}>"
+
     @property
     def room(self) -> float:
         """Bytes that are not reserved."""
@@ -87,7 +90,7 @@ class DeviceRecord:
         return self.kept_for is None or self.kept_for is record
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ModelRecord:
     """A model, and what was seen of it.
 
@@ -118,6 +121,9 @@ class ModelRecord:
     waits: deque[float] = attrs.field(factory=lambda: deque(maxlen=REMEMBERED))
     runs: deque[float] = attrs.field(factory=lambda: deque(maxlen=REMEMBERED))
 
+    def __repr__(self) -> str:
+        return f"<model {self.model.key}>"
+
 
 class InstanceState(Enum):
     """What an instance does."""
@@ -128,7 +134,7 @@ class InstanceState(Enum):
     CLOSING = auto()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Instance:
     """A model on a device, from the order to load it until its memory is free again.
 
@@ -147,6 +153,9 @@ class Instance:
     state: InstanceState = InstanceState.LOADING
     calls: tuple[Call, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<{self.record.model.key} on {self.device.name}, {self.state.name.lower()}>"
+
 
 class CallState(Enum):
     """Where a call is."""
@@ -156,7 +165,7 @@ class CallState(Enum):
     ENDED = auto()  # settled, or left by its caller
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Call:
     """One item for one model.
 
@@ -178,6 +187,9 @@ class Call:
     passed: int = 0
     moved: str = ""
     lost: bool = False
+
+    def __repr__(self) -> str:
+        return f"<call {self.number} of {self.record.model.key}, {self.state.name.lower()}>"
 
 
 @attrs.define(eq=False)
