@@ -192,9 +192,7 @@ class Walk(RuleBasedStateMachine):
             for kind in (["cpu"], ["cuda:0", "cuda:1"]):
                 there = [i for i in record.instances if i.device.name in kind and not i.device.lost]
                 assert len(there) <= record.max_instances
-        lined_up = [
-            call.number for lane in self.core._lanes.values() for call in lane.calls.values()
-        ]
+        lined_up = [number for lane in self.core._lanes.values() for number in lane.calls]
         runs = [call.number for calls in self.running.values() for call in calls]
         assert len(lined_up) == self.core.waiting == len(set(lined_up))
         assert sorted([*lined_up, *(n for n in runs if n not in self.left)]) == self.open()
@@ -234,12 +232,18 @@ class Walk(RuleBasedStateMachine):
             else:
                 break
         assert self.open() == [], "somebody is lost"
+        self.everything_is_freed()
+        self.everybody_is_counted()
+
+    def everything_is_freed(self):
         self.time_passes(KEEP_WARM)
         while self.closing:
             self.do(self.core.unloaded(self.closing.pop(0), self.now))
         assert [device.reserved for device in self.devices] == [0, 0, 0]
-        assert not self.core.busy
+        assert not any(device.instances for device in self.devices)
         assert self.core.next_tick() is None
+
+    def everybody_is_counted(self):
         for record in self.core.models.values():
             outcomes = [o for n, o in self.settled.items() if self.called[n].record is record]
             assert record.served == sum(isinstance(outcome, Done) for outcome in outcomes)

@@ -185,9 +185,9 @@ class Core:
         return min(times, default=None)
 
     @property
-    def busy(self) -> bool:
-        """Something is loaded, or somebody waits."""
-        return self.waiting > 0 or any(device.instances for device in self.devices)
+    def retrying(self) -> bool:
+        """A load that found no memory is to be tried again soon."""
+        return any(record.not_before for record in self.models.values())
 
     # --- calls ---------------------------------------------------------------------------------
 
@@ -295,17 +295,21 @@ class Core:
 
     def _places(self, record: ModelRecord, form: Form) -> list[DeviceRecord]:
         """Where a call may run: on an accelerator, and on the CPU only for want of one."""
-        fitting = self._fitting(record)
-        accelerators = [device for device in fitting if device.name != CPU]
-        if accelerators and not form.on_cpu:
-            return accelerators
-        return [device for device in fitting if device.name == CPU]
+        places = record.places.get(form)
+        if places is None:
+            fitting = self._fitting(record)
+            cpu = [device for device in fitting if device.name == CPU]
+            others = [device for device in fitting if device.name != CPU]
+            places = record.places[form] = cpu if form.on_cpu or not others else others
+        return places
 
     def _lose(self, device: DeviceRecord, error: BaseException) -> None:
         """Take a device out of service for ever: after such an error its context is broken."""
         if device.lost is not None:
             return
         device.lost = str(error)
+        for record in self.models.values():
+            record.places.clear()
         logger.error("%s is out of service: %s", device.name, error)
         for instance in _of(device, InstanceState.IDLE):
             self._unload(instance)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import suppress
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -24,7 +23,7 @@ from talkgen.scheduling.stats import snapshot
 from talkgen.scheduling.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from anyio.lowlevel import EventLoopToken
 
@@ -121,7 +120,8 @@ class LocalScheduler:
         waiter = _Waiter()
         with self._lock:
             call, actions = self._core.submit(model, item, waiter, self._clock())
-            self._do(actions)
+            told = self._do(actions)
+        _wake(told)
         try:
             return cast("Out", await waiter.result(on_degraded))
         finally:
@@ -139,6 +139,8 @@ class LocalScheduler:
         with anyio.CancelScope(shield=True):
             while workers := self._alive():
                 await anyio.to_thread.run_sync(_join, workers)
+        with self._lock:
+            self._stop_alarm()
 
     # --- reports of the workers, from their threads --------------------------------------------
 
@@ -171,16 +173,22 @@ class LocalScheduler:
 
     def _happened(self, event: Callable[..., list[Action]], *facts: Any) -> None:
         with self._lock:
-            self._do(event(*facts, self._clock()))
+            told = self._do(event(*facts, self._clock()))
+        _wake(told)
 
-    def _do(self, actions: list[Action]) -> None:
-        """Under the lock, so that nobody's actions overtake another's. Nothing here waits."""
+    def _do(self, actions: list[Action]) -> list[_Waiter]:
+        """Under the lock, so that nobody's actions overtake another's. Nothing here waits.
+
+        Returns:
+            Who is to be woken when the lock is free again: waking gives the turn to the waiter's
+            thread, which may need the lock for its next call.
+        """
+        told: list[_Waiter] = []
         for action in actions:
             match action:
-                case Settle(call, outcome):
-                    call.owner.tell(outcome)
-                case Tell(call, degradation):
-                    call.owner.tell(degradation)
+                case Settle(call, news) | Tell(call, news):
+                    call.owner.news.append(news)
+                    told.append(call.owner)
                 case Run(instance, items, level):
                     self._workers[instance].run(items, level)
                 case Unload(instance):
@@ -188,6 +196,7 @@ class LocalScheduler:
                 case Load(instance, reserved):
                     self._start(instance, reserved)
         self._set_alarm()
+        return told
 
     def _start(self, instance: Instance, reserved: int) -> None:
         device = self._devices[instance.device.name]
@@ -220,25 +229,26 @@ class LocalScheduler:
 
     def _set_alarm(self) -> None:
         """Have `tick` called when it is due: by a thread that is there only while it is needed."""
+        if self._alarm is not None and not self._core.retrying:
+            return  # what is used later is due later: an alarm that comes early sets the next one
         due = self._core.next_tick()
-        if due is None and self._core.busy:
+        if due is None or due >= self._due:
             return
-        if due is not None and due >= self._due:
-            return  # an alarm that comes too early sets the next one
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm, self._due = None, float("inf")
-        if due is None:
-            return
+        self._stop_alarm()
         self._due = due
         self._alarm = threading.Timer(max(due - self._clock(), 0.0), self._ring)
         self._alarm.daemon = True
         self._alarm.start()
 
+    def _stop_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm, self._due = None, float("inf")
+
     def _ring(self) -> None:
         with self._lock:
             self._alarm, self._due = None, float("inf")
-            self._do(self._core.tick(self._clock()))
+        self._happened(self._core.tick)
 
 
 def _names(devices: Sequence[str | Device] | None) -> tuple[str, ...] | None:
@@ -248,6 +258,11 @@ def _names(devices: Sequence[str | Device] | None) -> tuple[str, ...] | None:
     return tuple(device for device in devices if isinstance(device, str) and device != CPU)
 
 
+def _wake(waiters: Iterable[_Waiter]) -> None:
+    for waiter in waiters:
+        waiter.wake()
+
+
 def _join(workers: list[Worker]) -> None:
     for worker in workers:
         worker.join()
@@ -255,19 +270,23 @@ def _join(workers: list[Worker]) -> None:
 
 @attrs.define(eq=False)
 class _Waiter:
-    """A caller, in its event loop; all but `tell` happens there."""
+    """A caller, in its event loop.
 
+    Attributes:
+        news: What it has not heard yet, in order; added to under the scheduler's lock.
+        settled: It has heard its outcome.
+    """
+
+    news: deque[Degradation | Outcome] = attrs.field(factory=deque)
     settled: bool = False
-    _news: deque[Degradation | Outcome] = attrs.field(factory=deque)
     _changed: anyio.Event = attrs.field(factory=anyio.Event)
     _token: EventLoopToken = attrs.field(factory=anyio.lowlevel.current_token)
 
-    def tell(self, news: Degradation | Outcome) -> None:
+    def wake(self) -> None:
         """From any thread, without waiting."""
-        call_soon(self._token, partial(self._hear, news))
+        call_soon(self._token, self._wake)
 
-    def _hear(self, news: Degradation | Outcome) -> None:
-        self._news.append(news)
+    def _wake(self) -> None:
         self._changed.set()
 
     async def result(self, on_degraded: Callable[[Degradation], None] | None) -> Any:
@@ -281,7 +300,7 @@ class _Waiter:
         return news.value
 
     async def _next(self) -> Degradation | Outcome:
-        if not self._news:
+        while not self.news:
             await self._changed.wait()
             self._changed = anyio.Event()
-        return self._news.popleft()
+        return self.news.popleft()

@@ -99,6 +99,7 @@ class ModelRecord:
         max_instances: How many there may be.
         bytes: What an instance takes, on each device where it may run.
         form: How a new call is run.
+        places: Where a call of each form may run, as far as that was asked already.
         refused: There was no memory for it at the last try, against all accounts.
         refusals: How often in a row that was so with nothing of ours on the device.
         not_before: When a device that had no memory for it is asked again.
@@ -108,6 +109,7 @@ class ModelRecord:
     max_instances: int
     bytes: dict[DeviceRecord, int]
     form: Form
+    places: dict[Form, list[DeviceRecord]] = attrs.field(factory=dict)
     instances: list[Instance] = attrs.field(factory=list)
     waiting: int = 0
     refused: bool = False

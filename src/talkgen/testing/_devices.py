@@ -81,6 +81,11 @@ def _same(item: Any) -> Any:
     return item
 
 
+def _pass(seconds: float) -> None:
+    if seconds:  # sleeping for no time takes some
+        time.sleep(seconds)
+
+
 @attrs.frozen
 class FakeModel:
     """A model that takes its time and gives back its items, or what `function` makes of them.
@@ -121,7 +126,7 @@ class FakeModel:
 
     def load(self, device: str) -> LoadedFake:
         """Take the time, and play the script."""
-        time.sleep(self.load_latency)
+        _pass(self.load_latency)
         return self.load_at_once(device)
 
     def load_at_once(self, device: str) -> LoadedFake:
@@ -145,7 +150,7 @@ class LoadedFake:
 
     def run(self, batch: Sequence[Any], *, level: int = 0) -> list[Any]:
         """Take the time, and play the script."""
-        time.sleep(self.model.latency)
+        _pass(self.model.latency)
         return self.run_at_once(batch, level=level)
 
     def run_at_once(self, batch: Sequence[Any], *, level: int = 0) -> list[Any]:

@@ -104,7 +104,8 @@ class Simulation:
         except StopIteration:
             return
         if isinstance(wanted, tuple):
-            _, actions = self._core.submit(*wanted, job, self.now)
+            model, item = wanted
+            _, actions = self._core.submit(model, item, job, self.now)
             self._do(actions)
         else:
             self._at(self.now + wanted, partial(self._resume, job, partial(next, job)))
