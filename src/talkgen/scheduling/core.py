@@ -233,6 +233,8 @@ class Core:
         """A call's turn is over, in vain or not."""
         if isinstance(outcome, Done):
             self._settle(call, outcome)
+        elif self.closed and outcome.fault is not Fault.ITEM:
+            self._settle(call, _closed())
         elif outcome.fault is Fault.MEMORY:
             self._step_down(call, outcome, batch, device)
         elif _is_lost(device, outcome):
@@ -269,12 +271,10 @@ class Core:
     def _again(self, call: Call, form: Form, moved: str) -> None:
         """Line a call up once more."""
         call.form, call.moved = form, moved or call.moved
-        if self.closed:
-            self._settle(call, _closed())
-        elif not self._places(call.record, form):
-            self._settle(call, Failure(_no_place(call.record), Fault.MEMORY))
-        else:
+        if self._places(call.record, form):
             self._enqueue(call)
+        else:
+            self._settle(call, Failure(_no_place(call.record), Fault.LOST))
 
     def _fail_waiting(self, record: ModelRecord, failure: Failure) -> None:
         """Give an error to all who wait for a model."""
@@ -472,7 +472,7 @@ class Core:
         ]
         roomy = [device for device in open_now if device.room >= record.bytes[device]]
         if roomy:
-            best = max(roomy, key=lambda device: (device.room, -device.active))
+            best = max(roomy, key=lambda device: (-device.active, device.room))
             self._load(record, best, now)
             return True
         self._make_room(lane, open_now)

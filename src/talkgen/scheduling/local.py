@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -277,7 +276,7 @@ class _Waiter:
         settled: It has heard its outcome.
     """
 
-    news: deque[Degradation | Outcome] = attrs.field(factory=deque)
+    news: list[Degradation | Outcome] = attrs.field(factory=list)
     settled: bool = False
     _changed: anyio.Event = attrs.field(factory=anyio.Event)
     _token: EventLoopToken = attrs.field(factory=anyio.lowlevel.current_token)
@@ -303,4 +302,4 @@ class _Waiter:
         while not self.news:
             await self._changed.wait()
             self._changed = anyio.Event()
-        return self.news.popleft()
+        return self.news.pop(0)

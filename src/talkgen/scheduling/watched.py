@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import attrs
 
@@ -16,6 +17,8 @@ __all__ = ["Watched"]
 In = TypeVar("In")
 Out = TypeVar("Out")
 
+Listener: TypeAlias = "Callable[[Degradation], None]"
+
 
 @attrs.frozen
 class Watched:
@@ -27,22 +30,19 @@ class Watched:
     """
 
     scheduler: GPUScheduler
-    on_degraded: Callable[[Degradation], None]
+    on_degraded: Listener
 
     async def run(
         self,
         model: Model[In, Out],
         item: In,
         *,
-        on_degraded: Callable[[Degradation], None] | None = None,
+        on_degraded: Listener | None = None,
     ) -> Out:
         """As the scheduler's own."""
-
-        def told(step: Degradation) -> None:
-            self.on_degraded(step)
-            if on_degraded is not None:
-                on_degraded(step)
-
+        told = self.on_degraded
+        if on_degraded is not None:
+            told = partial(_tell_both, self.on_degraded, on_degraded)
         return await self.scheduler.run(model, item, on_degraded=told)
 
     def stats(self) -> SchedulerStats:
@@ -51,3 +51,8 @@ class Watched:
 
     async def aclose(self) -> None:
         """Nothing: it is closed by whoever made it, not by one of its users."""
+
+
+def _tell_both(first: Listener, second: Listener, step: Degradation) -> None:
+    first(step)
+    second(step)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
+from talkgen.errors import TalkgenError
 from talkgen.scheduling.core import Core
 from talkgen.scheduling.faults import Failure
 from talkgen.scheduling.records import Action, Call, DeviceRecord, Load, Run, Settle, Unload
@@ -104,11 +105,17 @@ class Simulation:
         except StopIteration:
             return
         if isinstance(wanted, tuple):
-            model, item = wanted
-            _, actions = self._core.submit(model, item, job, self.now)
-            self._do(actions)
+            self._submit(job, *wanted)
         else:
             self._at(self.now + wanted, partial(self._resume, job, partial(next, job)))
+
+    def _submit(self, job: Job, model: FakeModel, item: Any) -> None:
+        try:
+            _, actions = self._core.submit(model, item, job, self.now)
+        except TalkgenError as error:
+            self._at(self.now, partial(self._resume, job, partial(job.throw, error)))
+        else:
+            self._do(actions)
 
     def _settled(self, call: Call, outcome: Outcome) -> None:
         job: Job = call.owner
