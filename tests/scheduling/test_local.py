@@ -29,7 +29,8 @@ def stats_of(scheduler, key="fake"):
 
 
 def own_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("talkgen ")]
+    names = tuple(f"talkgen {key} on" for key in ("fake", "yolo", "birefnet", "face"))
+    return [thread for thread in threading.enumerate() if thread.name.startswith(names)]
 
 
 class Gate(Script):

@@ -125,9 +125,10 @@ class FakeModel:
         return self.bytes
 
     def load(self, device: str) -> LoadedFake:
-        """Take the time, and play the script."""
+        """Play the script, and take the time."""
+        loaded = self.load_at_once(device)
         _pass(self.load_latency)
-        return self.load_at_once(device)
+        return loaded
 
     def load_at_once(self, device: str) -> LoadedFake:
         """Play the script, in no time."""
@@ -149,9 +150,10 @@ class LoadedFake:
     device: str
 
     def run(self, batch: Sequence[Any], *, level: int = 0) -> list[Any]:
-        """Take the time, and play the script."""
+        """Play the script, and take the time."""
+        results = self.run_at_once(batch, level=level)
         _pass(self.model.latency)
-        return self.run_at_once(batch, level=level)
+        return results
 
     def run_at_once(self, batch: Sequence[Any], *, level: int = 0) -> list[Any]:
         """Play the script, in no time."""
