@@ -453,7 +453,7 @@ async def test_clean_up_tells_what_it_did(storage: LocalStorage, root: Path, cap
 async def test_clean_up_goes_on_after_a_failure(root: Path, faulty_disk, caplog):
     for task_id in ("task-a", "task-b"):
         await published(LocalStorage(root), task_id)
-    disk = faulty_disk(0, number=errno.EIO)
+    disk = faulty_disk(1, number=errno.EIO)  # after the index
     report = await LocalStorage(root, disk=disk).cleanup(datetime.now(UTC) + timedelta(days=31))
     assert len(report.tasks_expired) == 1
     assert "for the next time" in caplog.text

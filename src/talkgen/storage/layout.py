@@ -6,6 +6,8 @@
 {root}/.staging/{task_id}/              an unfinished transaction
 {root}/.trash/{task_id}~{uuid4}/        what is being deleted
 {root}/.lock                            held while published files are changed
+{root}/.index-1.sqlite                  a cache of the manifests, in its first form
+{root}/.index-1.lock                    held while that is brought up to date
 """
 
 from __future__ import annotations
@@ -52,6 +54,21 @@ class Layout:
     def lock(self) -> Path:
         """The file whose lock serialises changes to published files."""
         return self.root / ".lock"
+
+    @property
+    def index(self) -> Path:
+        """The cache of the manifests."""
+        return self.root / ".index-1.sqlite"
+
+    @property
+    def index_files(self) -> tuple[Path, Path]:
+        """The cache, and the journal that SQLite keeps beside it."""
+        return self.index, self.index.with_name(f"{self.index.name}-journal")
+
+    @property
+    def index_lock(self) -> Path:
+        """The file whose lock serialises changes to the cache."""
+        return self.root / ".index-1.lock"
 
     @property
     def folders(self) -> tuple[Path, ...]:

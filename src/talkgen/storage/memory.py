@@ -20,7 +20,7 @@ from talkgen._clock import utc_now
 from talkgen._iteration import Fetched
 from talkgen.protocols import CleanupReport, Manifest
 from talkgen.storage.filesystem import VolatileFileSystem, read_plain
-from talkgen.storage.listing import find, identical, in_order, statistics, visible
+from talkgen.storage.listing import find, identical, in_order, sizes, statistics, visible
 from talkgen.storage.names import check_task_id, check_tier, file_name
 from talkgen.storage.retention import Retention, expired_files, remainder
 from talkgen.storage.scratch import Scratch
@@ -137,7 +137,7 @@ class MemoryStorage:
     async def stats(self) -> StorageStats:
         """Published files by tier."""
         infos = await self._fetch(None, None)
-        return statistics("memory", infos, self._retention, disk=None)
+        return statistics("memory", sizes(infos), self._retention, disk=None)
 
     async def aclose(self) -> None:
         """Nothing is held open. Published files can still be read."""
