@@ -24,11 +24,42 @@ if TYPE_CHECKING:
     from talkgen.storage.retention import Retention
     from talkgen.storage.scratch import Scratch
 
-__all__ = ["CleanUp"]
+__all__ = ["CleanUp", "Tally", "logged"]
 
 logger = logging.getLogger("talkgen.storage")
 
 BATCH = 50  # tasks
+
+
+class Tally:
+    """What a clean-up has deleted so far.
+
+    Attributes:
+        tasks: Of which nothing is left.
+    """
+
+    def __init__(self, where: str) -> None:
+        """Start at nothing, in a storage that is called so."""
+        self._where = where
+        self._sizes: list[int] = []
+        self.tasks: list[str] = []
+
+    def count(self, sizes: Iterable[int]) -> None:
+        """Add files of these bytes."""
+        self._sizes += sizes
+
+    def report(self) -> CleanupReport:
+        """All of it; the log is told as well."""
+        report = CleanupReport(len(self._sizes), sum(self._sizes), tuple(self.tasks))
+        if self._sizes or self.tasks:
+            logger.info(
+                "Clean-up of %s deleted %d files of %d bytes; %d tasks have expired.",
+                self._where,
+                report.files_deleted,
+                report.bytes_freed,
+                len(report.tasks_expired),
+            )
+        return report
 
 
 class CleanUp:
@@ -49,9 +80,7 @@ class CleanUp:
         self._index = index
         self._retention = retention
         self._scratch = scratch
-        self._files = 0
-        self._bytes = 0
-        self._tasks: list[str] = []
+        self._tally = Tally(str(layout.root))
 
     def pieces(self, now: datetime) -> Iterator[bool]:
         """Do it piece by piece: each step takes a moment, and then gives True."""
@@ -70,23 +99,16 @@ class CleanUp:
 
     def report(self) -> CleanupReport:
         """What has been deleted; the log is told as well."""
-        if self._files or self._tasks:
-            logger.info(
-                "Clean-up of %s deleted %d files of %d bytes; %d tasks have expired.",
-                self._layout.root,
-                self._files,
-                self._bytes,
-                len(self._tasks),
-            )
-        return CleanupReport(self._files, self._bytes, tuple(self._tasks))
+        return self._tally.report()
 
     def _expire(self, tasks: Iterable[str], now: datetime) -> None:
         with logged("some tasks"), self._published.changing():
             for task_id in tasks:
                 with logged(f"task {task_id}"):
                     expired, gone = self._published.expire(task_id, self._retention, now)
-                    self._count(file.size for file in expired)
-                    self._tasks += [task_id] if gone else []
+                    self._tally.count(file.size for file in expired)
+                    if gone:
+                        self._tally.tasks.append(task_id)
 
     def _abandoned(self, now: datetime) -> Iterator[Path]:
         """Temporary files and folders in which nothing has been written for the tier's time."""
@@ -114,12 +136,7 @@ class CleanUp:
                 self._disk.remove_tree(path)
             else:
                 self._disk.remove(path)
-        self._count(sizes)
-
-    def _count(self, sizes: Iterable[int]) -> None:
-        for size in sizes:
-            self._files += 1
-            self._bytes += size
+        self._tally.count(sizes)
 
 
 @contextmanager
