@@ -443,7 +443,7 @@ on_one_loop = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 cases = [
     pytest.param("before", "go on", marks=pytest.mark.slow),
     pytest.param("before", "reopen", marks=pytest.mark.slow),
-    ("before", "discard"),
+    pytest.param("before", "discard", marks=pytest.mark.slow),
     ("after", "go on"),
     pytest.param("after", "reopen", marks=pytest.mark.slow),
     pytest.param("after", "discard", marks=pytest.mark.slow),

@@ -36,7 +36,6 @@ from talkgen.storage.retention import expired_until, file_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from talkgen.media import Tier
     from talkgen.protocols import FileInfo, Manifest
@@ -100,7 +99,12 @@ class Index:
     """Answers about all published files without reading all manifests; every call blocks."""
 
     def __init__(
-        self, layout: Layout, disk: FileSystem, read: Callable[[str], Manifest | None]
+        self,
+        layout: Layout,
+        disk: FileSystem,
+        read: Callable[[str], Manifest | None],
+        *,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """Use a folder that has been made.
 
@@ -108,7 +112,9 @@ class Index:
             layout: Where the manifests and the index are.
             disk: The calls that change the disk.
             read: Gives a task's manifest; None for one that is gone or cannot be read.
+            clock: The clock by which files are stamped, in nanoseconds since 1970.
         """
+        self._clock = clock
         self._layout = layout
         self._folder = layout.tier("videos")
         self._disk = disk
@@ -166,11 +172,13 @@ class Index:
             return self._ask_file(question)
         except (sqlite3.Error, OSError, TalkgenError):
             logger.warning("There is no index: the manifests are read.", exc_info=True)
-        return self._answer(":memory:", question)
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+            self._update(database)
+            return question(database)
 
     def _ask_file(self, question: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return self._answer(self._layout.index, question)
+            return self._answer(question)
         except sqlite3.OperationalError:  # it cannot be written now, but is whole
             raise
         except sqlite3.DatabaseError:
@@ -178,17 +186,20 @@ class Index:
         with self._updating.held(), failures("remove", self._layout.index):
             for path in self._layout.index_files:
                 self._disk.remove(path)
-        return self._answer(self._layout.index, question)
+        return self._answer(question)
 
-    def _answer(self, path: Path | str, question: Callable[[sqlite3.Connection], T]) -> T:
-        with closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as database:
+    def _answer(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        connection = sqlite3.connect(self._layout.index, timeout=PATIENCE, isolation_level=None)
+        with closing(connection) as database:
             if not self._disk.durable:
                 database.execute("PRAGMA synchronous = OFF")
             database.execute("BEGIN")
             if not self._is_current(database):
                 database.rollback()
                 with self._updating.held():
+                    database.execute("BEGIN IMMEDIATE")
                     self._update(database)
+                    self._disk.commit(database)
                 database.execute("BEGIN")
             return question(database)
 
@@ -203,13 +214,10 @@ class Index:
             return self._folder.stat()
 
     def _update(self, database: sqlite3.Connection) -> None:
-        """Make the rows those of the manifests, in one transaction."""
-        began, seen = time.time_ns(), self._seen_folder()
-        database.execute(FOUND)
-        database.execute("BEGIN IMMEDIATE")
-        if _is_empty(database):
-            for statement in SCHEMA:
-                database.execute(statement)
+        """Make the rows those of the manifests."""
+        began, seen = self._clock(), self._seen_folder()
+        for statement in (*(SCHEMA if _is_empty(database) else ()), FOUND):
+            database.execute(statement)
         database.executemany("INSERT INTO found VALUES (?, ?)", self._found(began))
         changed = database.execute(CHANGED).fetchall()
         outdated = database.execute(OUTDATED).fetchall()
@@ -220,7 +228,6 @@ class Index:
                 _insert(database, manifest)
         database.execute("DELETE FROM folder")
         database.execute("INSERT INTO folder VALUES (?)", (_kept_state(seen, began),))
-        self._disk.commit(database)
 
     def _found(self, now: int) -> Iterator[tuple[str, str | None]]:
         """Each manifest's task and state."""

@@ -71,6 +71,11 @@ class Layout:
         return self.root / ".index-1.lock"
 
     @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Every file beside the folders."""
+        return (self.lock, self.index_lock, *self.index_files)
+
+    @property
     def folders(self) -> tuple[Path, ...]:
         """Every folder that is always there."""
         return (*map(self.tier, TIERS), self.staging, self.trash)

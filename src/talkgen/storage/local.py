@@ -222,9 +222,10 @@ class LocalStorage:
 
     def _make(self) -> None:
         new = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+        for path in (*self._layout.folders, *self._layout.own_files):
+            if path.is_symlink():
+                raise StorageError(f"{path} is a link.", hint="Remove it, or give a plain one.")
         for folder in (*reversed(new), *self._layout.folders):
-            if folder.is_symlink():
-                raise StorageError(f"{folder} is a link.", hint="Put a plain folder there.")
             if not folder.exists():
                 self._disk.make_folder(folder, private=folder == self._layout.staging)
                 self._disk.sync_folder(folder.parent)

@@ -111,6 +111,7 @@ class StagedObjects:
         """Make the files visible, going on where an earlier call was broken off."""
         number, current = self._editions.newest(self._task_id)
         if not self._files and self._planned is None and current and current.manifest:
+            self._editions.sweep(self._task_id)
             self._finish(current)
             return current.manifest
         planned = self._plan(result)
@@ -131,6 +132,7 @@ class StagedObjects:
         if current and current.publication == self._publication:
             self._editions.delete(self._task_id)
             current = None
+        self._editions.sweep(self._task_id)
         self._finish(current)
 
     def _write(self, staged: Staged, data: bytes | Path) -> None:
