@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import socket
+import sys
 import threading
 import traceback
 import urllib.request
@@ -21,7 +22,7 @@ from anyio import CancelScope
 from blockbuster import blockbuster_ctx
 from moto.server import ThreadedMotoServer
 
-from talkgen.errors import FileMissing, StorageError, StorageUnavailable
+from talkgen.errors import FileMissing, MissingDependency, StorageError, StorageUnavailable
 from talkgen.storage import ObjectStorage, Retention
 from talkgen.testing import check_storage
 
@@ -234,6 +235,13 @@ def test_addresses(url: str, durable: bool, monkeypatch):
 def test_other_addresses_are_refused(url: str):
     with pytest.raises(ValueError, match=r"cannot be used|no address"):
         ObjectStorage(url)
+
+
+def test_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(MissingDependency) as missing:
+        ObjectStorage("memory://")
+    assert "talkgen[s3]" in missing.value.hint
 
 
 def test_unknown_options_are_refused():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import contextmanager
 from stat import S_ISDIR
 from typing import TYPE_CHECKING
 
 from talkgen.errors import TalkgenError
 from talkgen.protocols import CleanupReport
-from talkgen.storage.filesystem import failures, names_in
+from talkgen.storage.filesystem import failures
 from talkgen.storage.names import is_temporary
 
 if TYPE_CHECKING:
@@ -112,14 +113,11 @@ class CleanUp:
 
     def _abandoned(self, now: datetime) -> Iterator[Path]:
         """Temporary files and folders in which nothing has been written for the tier's time."""
-        folder = self._layout.tier("temp")
-        for name in names_in(folder):
-            if (
-                is_temporary(name)
-                and name not in self._scratch.in_use
-                and self._idle(folder / name, now)
-            ):
-                yield folder / name
+        with failures("list", folder := self._layout.tier("temp")), os.scandir(folder) as entries:
+            found = [folder / entry.name for entry in entries if is_temporary(entry.name)]
+        for path in found:
+            if path.name not in self._scratch.in_use and self._idle(path, now):
+                yield path
 
     def _idle(self, path: Path, now: datetime) -> bool:
         try:

@@ -76,7 +76,7 @@ class Edition:
 
     def key(self, file: FileRef) -> str:
         """The object of a file."""
-        return object_key(file, self.tokens[file.tier, file.name])
+        return object_key(file.tier, file.name, self.tokens[file.tier, file.name])
 
 
 class Editions:
@@ -191,9 +191,11 @@ class Editions:
         edition = Edition(str(document["publication"]), None, tokens)
         if document["manifest"] is None:
             return edition
-        manifest = manifests.from_document(
-            task_id, document["manifest"], lambda file: self._bucket.url(edition.key(file))
-        )
+
+        def url_of(tier: Tier, name: str) -> str:
+            return self._bucket.url(object_key(tier, name, tokens[tier, name]))
+
+        manifest = manifests.from_document(task_id, document["manifest"], url_of)
         return attrs.evolve(edition, manifest=manifest)
 
 
@@ -220,9 +222,9 @@ def new_token() -> str:
     return secrets.token_hex(TOKEN_BYTES)
 
 
-def object_key(file: FileRef, token: str) -> str:
+def object_key(tier: Tier, name: str, token: str) -> str:
     """Where a file's bytes are."""
-    return f"{file.tier}/{token}/{file.name}"
+    return f"{tier}/{token}/{name}"
 
 
 def record_folder(task_id: str) -> str:

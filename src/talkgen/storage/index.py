@@ -139,7 +139,7 @@ class Index:
         after: FileInfo | None,
         limit: int,
     ) -> list[FileInfo]:
-        """Files whose time is not over, oldest first; their addresses are left empty.
+        """Files whose time is not over, oldest first.
 
         Args:
             retention: How long they are kept.
@@ -153,8 +153,12 @@ class Index:
         def question(database: sqlite3.Connection) -> list[FileInfo]:
             rows = database.execute(PAGE, _limits(retention, now) | place)
             return [
-                file_info(FileRef(*file), EPOCH + created * MICROSECOND, retention)
-                for created, *file in rows
+                file_info(
+                    FileRef(task_id, tier, name, size, sha256, self._layout.url(tier, name)),
+                    EPOCH + created * MICROSECOND,
+                    retention,
+                )
+                for created, task_id, tier, name, size, sha256 in rows
             ]
 
         return self._ask(question)

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -82,15 +83,23 @@ class Layout:
 
     def tier(self, tier: Tier) -> Path:
         """The folder of a tier."""
-        return self.root / tier
+        return self._tiers[tier]
 
     def place(self, file: FileRef) -> Path:
         """Where a file is once it is published."""
         return self.tier(file.tier) / file.name
 
-    def url(self, file: FileRef) -> str:
+    def url(self, tier: Tier, name: str) -> str:
         """The address of that place."""
-        return self.place(file).as_uri()
+        return f"{self._urls[tier]}/{name}"
+
+    @cached_property
+    def _tiers(self) -> dict[Tier, Path]:
+        return {tier: self.root / tier for tier in TIERS}
+
+    @cached_property
+    def _urls(self) -> dict[Tier, str]:
+        return {tier: folder.as_uri() for tier, folder in self._tiers.items()}
 
     def manifest(self, task_id: str) -> Path:
         """Where the manifest that publishes a task is."""

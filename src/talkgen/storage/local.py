@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalStorage"]
 
 GIBIBYTE = 2**30
-PAGE = 500  # files listed at a time
+PAGE = 1000  # files listed at a time
 
 
 class LocalStorage:
@@ -257,11 +257,7 @@ class LocalStorage:
     def _page(self, tier: Tier | None, after: FileInfo | None) -> Sequence[FileInfo]:
         self._published()
         now = self._clock()
-        page = self._index.page(self._retention, now, tier=tier, after=after, limit=PAGE)
-        return [
-            attrs.evolve(info, file=attrs.evolve(info.file, url=self._layout.url(info.file)))
-            for info in page
-        ]
+        return self._index.page(self._retention, now, tier=tier, after=after, limit=PAGE)
 
     def _opened(self, task_id: str) -> StorageTransaction:
         published = self._published()

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import attrs
-
 from talkgen.errors import StorageError
 from talkgen.media import FileRef
 from talkgen.protocols import Manifest
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from talkgen._types import JSON
+    from talkgen.media import Tier
 
 __all__ = [
     "DamagedManifest",
@@ -70,13 +69,13 @@ def copied(result: JSON) -> JSON:
     return json.loads(json.dumps(result, allow_nan=False))
 
 
-def decode(task_id: str, data: bytes, url_of: Callable[[FileRef], str]) -> Manifest:
+def decode(task_id: str, data: bytes, url_of: Callable[[Tier, str], str]) -> Manifest:
     """Read a manifest.
 
     Args:
         task_id: The task whose manifest it must be.
         data: The JSON text.
-        url_of: Gives a file its address.
+        url_of: Gives the address of a file by tier and name.
 
     Raises:
         DamagedManifest: It is no manifest, another task's, or names what is not the task's.
@@ -101,23 +100,24 @@ def damage_told(task_id: str) -> Iterator[None]:
         ) from error
 
 
-def from_document(task_id: str, document: JSON, url_of: Callable[[FileRef], str]) -> Manifest:
+def from_document(task_id: str, document: JSON, url_of: Callable[[Tier, str], str]) -> Manifest:
     """The manifest in a JSON document; any failure means that it is damaged."""
     if (document["version"], document["task_id"]) != (VERSION, task_id):
         raise ValueError(f"version {document['version']} of task {document['task_id']!r}")
     created = datetime.fromisoformat(document["created"])
     if created.tzinfo is None:
         raise ValueError("created has no time zone")
-    files = (_file(task_id, entry) for entry in document["files"])
     return Manifest(
         task_id=task_id,
         created=created,
-        files=tuple(attrs.evolve(file, url=url_of(file)) for file in files),
+        files=tuple(_file(task_id, entry, url_of) for entry in document["files"]),
         result=document["result"],
     )
 
 
-def _file(task_id: str, entry: JSON) -> FileRef:
-    file = FileRef(task_id, entry["tier"], entry["name"], entry["size"], entry["sha256"])
+def _file(task_id: str, entry: JSON, url_of: Callable[[Tier, str], str]) -> FileRef:
+    tier, name = entry["tier"], entry["name"]
+    url = url_of(tier, name)
+    file = FileRef(task_id, tier, name, entry["size"], entry["sha256"], url)
     check_file(file)
     return file

@@ -54,7 +54,7 @@ class Staged:
     @property
     def key(self) -> str:
         """The object of the file."""
-        return object_key(self.file, self.token)
+        return object_key(self.file.tier, self.file.name, self.token)
 
 
 class StagedObjects:
@@ -84,7 +84,7 @@ class StagedObjects:
         check_tier(tier)
         file = describe(self._task_id, tier, file_name(self._task_id, suffix), data)
         token = new_token()
-        file = attrs.evolve(file, url=self._bucket.url(object_key(file, token)))
+        file = attrs.evolve(file, url=self._bucket.url(object_key(tier, file.name, token)))
         staged = Staged(file, token, time.time_ns())
         self._write(staged, data)
         with self._lock:

@@ -65,7 +65,7 @@ class Staging:
             raise being_published(self.task_id)
         check_tier(tier)
         file = describe(self.task_id, tier, file_name(self.task_id, suffix), data)
-        file = attrs.evolve(file, url=self._layout.url(file))
+        file = attrs.evolve(file, url=self._layout.url(tier, file.name))
         target = self._layout.staged(file)
         with failures("write", target, file.size):
             self._make()
@@ -154,7 +154,7 @@ class Staging:
         path = self._layout.staged(file)
         with failures("read", path):
             found = describe(self.task_id, file.tier, file.name, path)
-        return attrs.evolve(found, url=self._layout.url(found))
+        return attrs.evolve(found, url=self._layout.url(file.tier, file.name))
 
     def _read_plan(self) -> Manifest | None:
         try:
