@@ -145,10 +145,18 @@ async def longest_wait(work: Callable[[], Awaitable[object]]) -> tuple[float, fl
     return seconds, max(late)
 
 
+def fill_plainly(folder: Path, count: int) -> None:
+    """As many files, and whatever was written on the disk."""
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number}.bin").write_bytes(CONTENT)
+    os.sync()
+
+
 def delete_plainly(folder: Path) -> None:
     """What deleting costs at least."""
-    for name in os.listdir(folder):
-        os.unlink(folder / name)
+    for path in folder.iterdir():
+        path.unlink()
 
 
 async def measured(
@@ -166,6 +174,7 @@ async def many(folder: Path, count: int) -> None:
     storage = LocalStorage(folder / "many", min_free_bytes=0, clock=lambda: NOW)
     await storage.stats()
     await anyio.to_thread.run_sync(fill, folder / "many", count)
+    await anyio.to_thread.run_sync(fill_plainly, folder / "plainly", count)
     await anyio.sleep(1)  # what is younger is looked at again
 
     async def go_through() -> None:
@@ -191,9 +200,6 @@ async def many(folder: Path, count: int) -> None:
         "target: under 10 s",
         late="target: under 20 ms",
     )
-    (folder / "plainly").mkdir()
-    for number in range(count):
-        (folder / "plainly" / f"{number}.bin").write_bytes(CONTENT)
     await measured(
         f"deleting {count:,} plain files",
         partial(anyio.to_thread.run_sync, delete_plainly, folder / "plainly"),
