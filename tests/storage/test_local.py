@@ -632,6 +632,7 @@ async def main(root, mine, other):
         await transaction.publish()
         await storage.cleanup()
         await storage.delete_task(f"task-{other}")
+        await storage.stats()
         async for info in storage.list():
             pass
 anyio.run(main, *sys.argv[1:])
