@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from talkgen.generators.local import LocalGenerator
+from talkgen.journal import MemoryJournal, SQLiteJournal
 from talkgen.models.face import FaceDetector
 from talkgen.models.segmentation import SelfieRemover
 from talkgen.protocols import Backends
@@ -17,10 +18,16 @@ from talkgen.stages.generation import GenerateVideo
 from talkgen.storage import LocalStorage, Retention
 
 if TYPE_CHECKING:
-    from talkgen.protocols import GPUScheduler, Stage
+    from talkgen.protocols import GPUScheduler, Journal, Stage, Storage
     from talkgen.settings import Settings
 
-__all__ = ["choose_backends", "default_stages", "default_storage", "shared_scheduler"]
+__all__ = [
+    "choose_backends",
+    "default_journal",
+    "default_stages",
+    "default_storage",
+    "shared_scheduler",
+]
 
 
 def choose_backends(settings: Settings) -> Backends:  # noqa: ARG001 - all settings give these
@@ -48,6 +55,13 @@ def default_storage(settings: Settings) -> LocalStorage:
     )
     min_free_bytes = int(settings.min_free_space_gb * 2**30)
     return LocalStorage(settings.storage_root, retention=retention, min_free_bytes=min_free_bytes)
+
+
+def default_journal(storage: Storage) -> Journal:
+    """The journal belongs to the storage: beside a folder that stays, else in memory."""
+    if isinstance(storage, LocalStorage) and storage.durable:
+        return SQLiteJournal(storage.root / "journal.db")
+    return MemoryJournal()
 
 
 class SharedScheduler:

@@ -16,6 +16,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
@@ -195,7 +196,16 @@ class Image:
         """
         from talkgen import codecs
 
+        if format == "png":
+            return self._png
         return codecs.encode_image(self.pixels, format, quality=quality)
+
+    @cached_property
+    def _png(self) -> bytes:
+        # Kept: a stage stages it as a file, and so does the checkpoint after the stage.
+        from talkgen import codecs
+
+        return codecs.encode_image(self.pixels, "png")
 
     def resized(self, width: int, height: int) -> Image:
         """Scaled with a Lanczos filter; transparent pixels give no colour to their neighbours."""
@@ -321,6 +331,26 @@ class Speech:
         from talkgen import codecs
 
         return self._encoded or Encoded(codecs.encode_wav(self.samples, self.sample_rate), "wav")
+
+    def lossless(self) -> Encoded:
+        """The very file that was opened; the bare samples as `npy` where there was none."""
+        from talkgen import codecs
+
+        return self._encoded or Encoded(codecs.encode_samples(self.samples), "npy")
+
+    @classmethod
+    def restored(cls, file: Encoded, sample_rate: int) -> Speech:
+        """What `lossless` gave, to the last bit. Blocks.
+
+        Args:
+            file: From `lossless`.
+            sample_rate: Hz.
+        """
+        from talkgen import codecs
+
+        if file.type == "npy":
+            return cls(codecs.decode_samples(file.data), sample_rate)
+        return cls.open(file.data, max_seconds=inf, max_bytes=len(file.data))
 
     def mono(self) -> Speech:
         """The mean of all channels; itself where there is one only."""
