@@ -52,6 +52,8 @@ class PaidServer:
 
     Attributes:
         ledger: The tokens of all jobs that were paid, in order.
+        asked: Set once somebody has asked for a job's status.
+        polls: How often a job is asked for before it is done.
         down: It answers everything with 503, and charges nothing.
     """
 
@@ -63,8 +65,9 @@ class PaidServer:
             size: Bytes of a video.
         """
         self.ledger: list[str] = []
+        self.asked = threading.Event()
+        self.polls = polls
         self.down = False
-        self._polls = polls
         self._size = size
         self._lock = threading.Lock()
         self._jobs: list[_Job] = []
@@ -120,8 +123,9 @@ class PaidServer:
         return {"id": str(len(self._jobs) - 1)}
 
     def _status(self, job: _Job) -> str:
+        self.asked.set()
         job.polls += 1
-        return "done" if job.polls > self._polls else "started"
+        return "done" if job.polls > self.polls else "started"
 
 
 class _Server(ThreadingHTTPServer):
@@ -201,7 +205,7 @@ class FakePaidGenerator:
             if job is None:
                 job = await self._requested(client, operation, context)
             context.report(0.3, "The job is under way", stage="paid_running")
-            while not await _done(client, job):
+            while not await _done(client, job):  # noqa: ASYNC110 - only asking tells
                 await anyio.sleep(self.poll)
             data = (await _sent(client, "GET", f"/jobs/{job}/video")).content
         file = await context.files.put("videos", "final.mp4", data)
@@ -247,4 +251,7 @@ async def _sent(
     try:
         return (await client.request(method, path, **options)).raise_for_status()
     except httpx.HTTPError as error:
-        raise ServiceDown(f"The paid service did not answer {method} {path}: {error}.") from error
+        reason = type(error).__name__
+        if isinstance(error, httpx.HTTPStatusError):
+            reason = f"status {error.response.status_code}"
+        raise ServiceDown(f"The paid service failed at {method} {path}: {reason}.") from error
