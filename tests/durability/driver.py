@@ -61,9 +61,10 @@ class Points:
         @wraps(function)
         def call(*args, **options):
             number = self.enter(name)
-            result = function(*args, **options)
-            self.die(number, "after")
-            return result
+            try:
+                return function(*args, **options)
+            finally:
+                self.die(number, "after")
 
         return call
 

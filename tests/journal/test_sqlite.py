@@ -238,7 +238,9 @@ async def check_version_1(journal):
     assert ids == ["running", "deferred", "completed"]
     deferred = await journal.get("deferred")
     portrait = FileRef("deferred", "processed", "deferred_cropped.png", 3, "1" * 64, "file:///x")
-    assert deferred.spec == TaskSpec("deferred", {"image": "0" * 64, "speech": "2" * 64}, ("a", "b"))
+    assert deferred.spec == TaskSpec(
+        "deferred", {"image": "0" * 64, "speech": "2" * 64}, ("a", "b")
+    )
     assert deferred.state is TaskState.DEFERRED
     assert deferred.attempt == 1
     assert deferred.created == datetime(2030, 1, 1, 0, 1, tzinfo=UTC)
