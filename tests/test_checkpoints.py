@@ -53,6 +53,15 @@ async def test_a_picture_from_a_file_is_that_file(anyio_backend, portrait_path):
     assert back.portrait is back.image
 
 
+async def test_a_changed_picture_is_not_its_old_file(anyio_backend, portrait_path, speech_path):
+    opened, speech = Image.open(portrait_path), Speech.open(speech_path)
+    image = attrs.evolve(opened, pixels=opened.pixels ^ 1)
+    quiet = attrs.evolve(speech, samples=speech.samples / 2)
+    back = await there_and_back(draft(portrait=image, speech=quiet))
+    assert (back.portrait.pixels == image.pixels).all()
+    assert (back.speech.samples == quiet.samples).all()
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 async def test_samples_come_back(anyio_backend, channels):
     samples = np.random.default_rng(0).uniform(-1, 1, (channels, 999)).astype(np.float32)

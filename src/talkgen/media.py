@@ -112,7 +112,7 @@ class Image:
     """
 
     pixels: NDArray[np.uint8] = attrs.field(converter=_pixels, repr=_shape)
-    _encoded: Encoded | None = attrs.field(default=None, kw_only=True, repr=False)
+    _encoded: Encoded | None = attrs.field(default=None, init=False, repr=False)
 
     @classmethod
     def open(
@@ -157,7 +157,7 @@ class Image:
             return cls(pixels)
         data = PICTURE.read(source, max_bytes)
         pixels, suffix = codecs.decode_image(data, max_pixels=max_pixels)
-        return cls(pixels, encoded=Encoded(data, suffix))
+        return _with_original(cls(pixels), Encoded(data, suffix))
 
     @property
     def width(self) -> int:
@@ -247,7 +247,7 @@ class Speech:
 
     samples: NDArray[np.float32] = attrs.field(converter=_samples, repr=_shape)
     sample_rate: int = attrs.field(converter=_rate)
-    _encoded: Encoded | None = attrs.field(default=None, kw_only=True, repr=False)
+    _encoded: Encoded | None = attrs.field(default=None, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         from talkgen import codecs
@@ -299,7 +299,7 @@ class Speech:
             return speech
         data = RECORDING.read(source, max_bytes)
         samples, sample_rate, suffix = codecs.decode_audio(data, max_seconds=max_seconds)
-        return cls(samples, sample_rate, encoded=Encoded(data, suffix))
+        return _with_original(cls(samples, sample_rate), Encoded(data, suffix))
 
     @property
     def channels(self) -> int:
@@ -614,7 +614,13 @@ def _short(name: str, most: int = 200) -> str:
 
 def _rebuilt(cls: type[T], array: NDArray[np.generic], encoded: Encoded | None, *rest: Any) -> T:
     array.flags.writeable = False  # pickle made it anew, and did not keep that it was read-only
-    return cls(array, *rest, encoded=encoded)
+    return _with_original(cls(array, *rest), encoded)
+
+
+def _with_original(value: T, encoded: Encoded | None) -> T:
+    """The value, with the file it was read from. `attrs.evolve` does not take the file along."""
+    object.__setattr__(value, "_encoded", encoded)
+    return value
 
 
 def _digest(facts: str, array: NDArray[np.generic]) -> str:
