@@ -5,22 +5,24 @@ from __future__ import annotations
 import logging
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from talkgen import events
 from talkgen.errors import Degraded
-from talkgen.progress import FIRST, LAST, Span
+from talkgen.progress import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from talkgen._types import JSON
+    from talkgen.cache import ResultCache
     from talkgen.media import Image
     from talkgen.progress import History
     from talkgen.protocols import (
         Backends,
+        Codec,
         GPUScheduler,
         Operation,
         Operations,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from talkgen.settings import Settings
 
 __all__ = ["Context", "WatchedOperations"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("talkgen.pipeline")
 
@@ -49,8 +53,11 @@ class Context:
     operations: Operations
     _history: History
     _strict: bool
-    _name: str = ""
-    _span: Span = attrs.field(factory=partial(Span, FIRST, LAST))
+    _name: str = "initialized"
+    _span: Span = attrs.field(factory=partial(Span, 0, 0))
+    _cache: ResultCache | None = None
+    _origin: str = ""
+    _degradations: int = 0
     _reported: tuple[str, int, float] = ("", -1, 0.0)
 
     def enter(self, name: str, span: Span) -> None:
@@ -84,6 +91,7 @@ class Context:
         """Tell that the result will be less than asked for."""
         if self._strict:
             raise Degraded(message)
+        self._degradations += 1
         logger.warning("task %s: %s", self.task_id, message)
         progress = self._span.at(0.0)
         self._history.publish(events.Degraded, self._name, progress, message, metadata)
@@ -91,6 +99,15 @@ class Context:
     def preview(self, image: Image) -> None:
         """Show a picture of the work so far."""
         self._history.show(image)
+
+    async def remember(self, key: str, make: Callable[[], Awaitable[T]], codec: Codec[T]) -> T:
+        """What `make` gave an earlier task with the same photo and key, or gives now."""
+        if self._cache is None:
+            return await make()
+        before = self._degradations
+        return await self._cache.remember(
+            self._origin, key, make, codec, worth_keeping=lambda: self._degradations == before
+        )
 
 
 @attrs.frozen

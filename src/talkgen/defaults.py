@@ -1,4 +1,4 @@
-"""Which backend for what is installed, and the scheduler that pipelines share."""
+"""What a pipeline has where it is given nothing, and the scheduler that pipelines share."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from talkgen.generators.local import LocalGenerator
+from talkgen.cache import ResultCache
 from talkgen.journal import MemoryJournal, SQLiteJournal
-from talkgen.models.face import FaceDetector
-from talkgen.models.segmentation import SelfieRemover
-from talkgen.protocols import Backends
 from talkgen.scheduling import LocalScheduler
 from talkgen.stages.background import RemoveBackground
 from talkgen.stages.detection import DetectPersons
@@ -22,17 +19,12 @@ if TYPE_CHECKING:
     from talkgen.settings import Settings
 
 __all__ = [
-    "choose_backends",
+    "default_cache",
     "default_journal",
     "default_stages",
     "default_storage",
     "shared_scheduler",
 ]
-
-
-def choose_backends(settings: Settings) -> Backends:  # noqa: ARG001 - all settings give these
-    """The embedded backends: they need no download, no key and no GPU."""
-    return Backends(detector=FaceDetector(), remover=SelfieRemover(), generator=LocalGenerator())
 
 
 def default_stages(settings: Settings) -> tuple[Stage, ...]:
@@ -62,6 +54,13 @@ def default_journal(storage: Storage) -> Journal:
     if isinstance(storage, LocalStorage) and storage.durable:
         return SQLiteJournal(storage.root / "journal.db")
     return MemoryJournal()
+
+
+def default_cache(settings: Settings, storage: Storage) -> ResultCache | None:
+    """What remembers the models' results; None where the settings keep none."""
+    if not settings.cache_megabytes:
+        return None
+    return ResultCache(storage, max_bytes=int(settings.cache_megabytes * 2**20))
 
 
 class SharedScheduler:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
 
 import anyio
+import anyio.to_thread
 import attrs
 
+from talkgen.choice import choose_backends
 from talkgen.decisions import check_order, wants_speech
 from talkgen.defaults import (
-    choose_backends,
+    default_cache,
     default_journal,
     default_stages,
     default_storage,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from talkgen._types import JSON
+    from talkgen.choice import Choice
     from talkgen.draft import Result
     from talkgen.events import Event
     from talkgen.protocols import GPUScheduler, Journal, Stage, Storage, TaskJournal
@@ -82,13 +85,17 @@ class _Session:
     def start(self, job: Job) -> Run:
         if (running := self.runs.get(job.task_id)) is not None:
             return running
+        return self._execute(job)
+
+    def resume(self, claimed: TaskJournal) -> Run:
+        # A run of this task that is still here has ended, or it could not have been claimed.
+        return self._execute(Job(task_id=claimed.task.spec.task_id, claimed=claimed))
+
+    def _execute(self, job: Job) -> Run:
         run = Run(job, self.workshop, self.tracker.begin(job.task_id))
         self.runs[job.task_id] = run
         self.tasks.start_soon(run.execute, name=f"talkgen run {job.task_id}")
         return run
-
-    def resume(self, claimed: TaskJournal) -> Run:
-        return self.start(Job(task_id=claimed.task.spec.task_id, claimed=claimed))
 
 
 class Pipeline:
@@ -148,6 +155,7 @@ class Pipeline:
         self._on_alert = on_alert
         self._cleanup_interval = cleanup_interval
         self._warn_volatile = cache(self._say_volatile)
+        self._cache = default_cache(self._settings, self._storage)
         self._tracker = tracker or ProgressTracker(
             retention=timedelta(minutes=self._settings.progress_retention_minutes)
         )
@@ -155,6 +163,11 @@ class Pipeline:
         self._opening: AbstractAsyncContextManager[_Session] | None = None
         self._host: asyncio.Task[None] | None = None
         self._closing = anyio.Event()
+
+    @property
+    def tracker(self) -> ProgressTracker:
+        """What keeps the events of its runs."""
+        return self._tracker
 
     # --- life cycle ----------------------------------------------------------------------------
 
@@ -225,7 +238,8 @@ class Pipeline:
         runs: dict[str, Run] = {}
         try:
             async with _tasks() as tasks:
-                workshop = self._workshop(scheduler, runs)
+                choice = await anyio.to_thread.run_sync(choose_backends, self._settings)
+                workshop = self._workshop(scheduler, runs, choice)
                 tasks.start_soon(_keep_alive, runs)
                 tasks.start_soon(_clean_up, self._storage, self._cleanup_interval)
                 yield _Session(workshop, self._tracker, tasks, runs)
@@ -239,18 +253,21 @@ class Pipeline:
                 if self._scheduler is None:
                     await shared_scheduler.release()
 
-    def _workshop(self, scheduler: GPUScheduler, runs: dict[str, Run]) -> Workshop:
+    def _workshop(self, scheduler: GPUScheduler, runs: dict[str, Run], choice: Choice) -> Workshop:
         def ended(run: Run) -> None:
-            runs.pop(run.task_id, None)
+            if runs.get(run.task_id) is run:
+                del runs[run.task_id]
             self._tracker.end(run.history)
 
         return Workshop(
             settings=self._settings,
             stages=self._stages,
-            backends=choose_backends(self._settings),
+            backends=choice.backends,
+            shortfalls=choice.shortfalls_of(self._stages),
             scheduler=scheduler,
             storage=self._storage,
             journal=self._journal,
+            cache=self._cache,
             strict=self._strict,
             defer=self._defer,
             subscribe=self._tracker.read,
@@ -415,15 +432,19 @@ class Pipeline:
         return record
 
     async def forget(self, task_id: str) -> None:
-        """Delete a task's files, journal entry and events, whatever became of it.
+        """Delete a task's files, journal entry, events, and what is cached of its photo.
 
-        What is paid for and not collected yet is given up.
+        Whatever became of it: what is paid for and not collected yet is given up.
 
         Raises:
             TaskBusy: It is under way.
         """
         check_task_id(task_id)
+        record = await self._journal.get(task_id)
         await self._journal.forget(task_id)
+        image = record.spec.inputs.get("image") if record else None
+        if image is not None and self._cache is not None:
+            await self._cache.forget(image)
         if task_id in await self._storage.staged():
             await (await self._storage.open(task_id)).discard()
         await self._storage.delete_task(task_id)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from talkgen._types import JSON
+    from talkgen.cache import ResultCache
+    from talkgen.choice import Shortfall
     from talkgen.progress import History, Span, Subscription
     from talkgen.protocols import (
         Backends,
@@ -54,9 +56,11 @@ class Workshop:
     settings: Settings
     stages: tuple[Stage, ...]
     backends: Backends
+    shortfalls: tuple[Shortfall, ...]
     scheduler: GPUScheduler
     storage: Storage
     journal: Journal
+    cache: ResultCache | None
     strict: bool
     defer: frozenset[str]
     subscribe: Callable[[History], Subscription]
@@ -234,7 +238,8 @@ class Run:
         restored = await self._restore(journal.task, files, kept)
         draft = self._known_draft()
         await workshop.storage.ensure_free(space_needed(draft.image, draft.speech))
-        context = self._context(kept, journal)
+        context = self._context(kept, journal, draft)
+        self._tell_shortfalls(context)
         _check(workshop.stages, draft, context)
         if not restored:
             await kept.put_originals(draft)
@@ -277,7 +282,7 @@ class Run:
             )
         return self._draft
 
-    def _context(self, kept: DraftFiles, journal: TaskJournal) -> Context:
+    def _context(self, kept: DraftFiles, journal: TaskJournal, draft: Draft) -> Context:
         workshop = self._workshop
         return Context(
             task_id=self.task_id,
@@ -289,7 +294,16 @@ class Run:
             operations=WatchedOperations(journal, workshop.paying),
             history=self.history,
             strict=workshop.strict,
+            cache=workshop.cache,
+            origin=draft.image.digest,
         )
+
+    def _tell_shortfalls(self, context: Context) -> None:
+        """Say which full models are missing; a strict run is refused before it begins."""
+        for shortfall in self._workshop.shortfalls:
+            if self._strict:
+                raise shortfall.error()
+            context.degraded(f"{shortfall.message} {shortfall.hint}", backend=shortfall.role)
 
     def _divided(self) -> list[tuple[Stage, Span]]:
         stages = self._workshop.stages
