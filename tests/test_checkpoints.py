@@ -138,6 +138,15 @@ async def test_what_a_stage_has_kept_itself_is_not_written_again(anyio_backend):
     assert await staged(storage) == {"task_mine.png", "task_mask.png", "task_1-image.png"}
 
 
+async def test_what_a_stage_has_replaced_itself_is_written(anyio_backend):
+    kept, _ = await files()
+    value = draft(portrait=Image(PIXELS))
+    await kept.put("processed", "mine.png", value.portrait.encode("png"))
+    await kept.put("processed", "mine.png", b"another")
+    back = await kept.restore("task", await kept.checkpoint(1, value))
+    assert (back.portrait.pixels == PIXELS).all()
+
+
 async def test_what_has_not_changed_is_not_written_again(anyio_backend):
     kept, storage = await files()
     value = draft(speech=Speech(np.full((1, 9), 0.3, np.float32), 8000))

@@ -523,6 +523,25 @@ async def test_expired_files_are_deleted_while_a_pipeline_is_open(anyio_backend,
     assert "the next one tries again" in caplog.text
 
 
+async def test_the_journal_holds_neither_media_nor_text_of_requests(
+    anyio_backend, opened, tmp_path
+):
+    with PaidServer() as server:
+        stage = GenerateVideo(FakePaidGenerator(server.url))
+        result = await opened(stage).run(PICTURE, SPEECH, task_id="t")
+    data = (tmp_path / "journal.db").read_bytes()
+    media = (
+        PICTURE.tobytes(),
+        result.draft.image.encode("png"),
+        SPEECH.samples.tobytes(),
+        SPEECH.original().data,
+    )
+    assert result.draft.image.digest.encode() in data
+    assert not any(content[:64] in data for content in media)
+    assert b"PNG" not in data
+    assert b"127.0.0.1" not in data
+
+
 def test_the_journal_belongs_to_the_storage(tmp_path):
     journal = Pipeline([], storage=LocalStorage(tmp_path))._journal
     assert journal.path == tmp_path / "journal.db"

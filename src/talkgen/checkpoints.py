@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -44,14 +43,14 @@ class DraftFiles:
     def __init__(self, files: StagedFiles) -> None:
         """Use an attempt's transaction."""
         self._files = files
-        self._contents: dict[str, FileRef] = {}
         self._places: WeakKeyDictionary[Image | Speech, FileRef] = WeakKeyDictionary()
-        self._fresh: dict[str, FileRef] = {}
+        # Since the last checkpoint; the bytes, so that what is the same need not be written.
+        self._fresh: dict[str, tuple[bytes | Path, FileRef]] = {}
 
     async def put(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
         """Keep a file; see `StagedFiles`."""
         file = await self._files.put(tier, suffix, data)
-        self._contents[file.sha256] = self._fresh[f"{file.tier}/{file.name}"] = file
+        self._fresh[f"{file.tier}/{file.name}"] = data, file
         return file
 
     async def get(self, file: FileRef) -> bytes:
@@ -84,8 +83,9 @@ class DraftFiles:
                 files[field] = await self._kept(f"{number}-{field}", value)
         if draft.video is not None:
             files["video"] = draft.video.file
-        fresh, self._fresh = self._fresh, {}
-        return Checkpoint({**_facts(draft), **ending}, {**fresh, **files})
+        own = {name: file for name, (_, file) in self._fresh.items()}
+        self._fresh.clear()
+        return Checkpoint({**_facts(draft), **ending}, {**own, **files})
 
     async def restore(self, task_id: str, checkpoint: Checkpoint) -> Draft:
         """The draft that was kept.
@@ -101,8 +101,9 @@ class DraftFiles:
 
     async def _kept(self, name: str, value: Image | Speech) -> FileRef:
         if value not in self._places:
-            file, digest = await anyio.to_thread.run_sync(_encoded, value)
-            self._places[value] = self._contents.get(digest) or await self.put(
+            file = await anyio.to_thread.run_sync(_encoded, value)
+            same = (held for data, held in self._fresh.values() if data == file.data)
+            self._places[value] = next(same, None) or await self.put(
                 "temp", f"{name}.{file.type}", file.data
             )
         return self._places[value]
@@ -160,9 +161,8 @@ def _image(file: Encoded) -> Image:
     return Image.open(file.data, max_pixels=1 << 62, max_bytes=len(file.data))
 
 
-def _encoded(value: Image | Speech) -> tuple[Encoded, str]:
-    file = value.original() if isinstance(value, Image) else value.lossless()
-    return file, hashlib.sha256(file.data).hexdigest()
+def _encoded(value: Image | Speech) -> Encoded:
+    return value.original() if isinstance(value, Image) else value.lossless()
 
 
 # --- what is JSON ------------------------------------------------------------------------------

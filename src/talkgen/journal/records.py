@@ -33,6 +33,9 @@ COLUMNS = (
 )
 
 
+FILE_FIELDS = tuple(field.name for field in attrs.fields(FileRef))
+
+
 def encode(record: TaskRecord) -> dict[str, str | int]:
     """A record by column: text and numbers."""
     return {
@@ -82,8 +85,12 @@ def _written(moment: datetime) -> str:
 
 
 def _checkpoint(checkpoint: Checkpoint) -> JSON:
-    files = {name: attrs.asdict(file) for name, file in checkpoint.files.items()}
+    files = {name: _file(file) for name, file in checkpoint.files.items()}
     return {"fields": dict(checkpoint.fields), "files": files}
+
+
+def _file(file: FileRef) -> JSON:
+    return {name: getattr(file, name) for name in FILE_FIELDS}
 
 
 def _read_checkpoint(facts: JSON) -> Checkpoint:

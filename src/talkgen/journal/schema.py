@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["MIGRATIONS", "check", "migrate"]
+__all__ = ["MIGRATIONS", "check", "damaged", "migrate"]
 
 # Marks the file as ours, so that no other database is taken for a journal: "talk".
 APPLICATION_ID = 0x74616C6B
@@ -38,10 +38,10 @@ MIGRATIONS = (
 
 
 def check(connection: sqlite3.Connection, path: Path, newest: int) -> int:
-    """The version of a file, which is not changed.
+    """The version of a file.
 
     Args:
-        connection: Open, perhaps only for reading.
+        connection: Open for reading.
         path: The file, for the message.
         newest: The latest version that is known here.
 
@@ -62,16 +62,21 @@ def check(connection: sqlite3.Connection, path: Path, newest: int) -> int:
     return version
 
 
-def migrate(connection: sqlite3.Connection, version: int, migrations: Sequence[str]) -> None:
-    """Bring a file to the present version, wholly or not at all."""
-    if version == len(migrations):
+def migrate(connection: sqlite3.Connection, steps: Sequence[str], version: int) -> None:
+    """Bring a file to a version, wholly or not at all.
+
+    Args:
+        connection: Open for writing, in no transaction.
+        steps: From the file's version to this one; none where it has it already.
+        version: This one.
+    """
+    if not steps:
         return
     connection.execute("BEGIN IMMEDIATE")
-    for script in migrations[version:]:
-        for statement in script.split(";"):
-            connection.execute(statement)
+    for statement in ";".join(steps).split(";"):
+        connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {len(migrations)}")
+    connection.execute(f"PRAGMA user_version = {version}")
     connection.execute("COMMIT")
 
 

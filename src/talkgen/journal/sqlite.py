@@ -225,18 +225,23 @@ class SQLiteJournal:
         # Of those who open the file, one at a time: nobody finds it half made, and nobody takes
         # a lock file that is just being made for a dead one's.
         with FileLock(f"{self._path}.lock", timeout=self._patience, thread_local=False):
-            if self._path.exists():
-                with closing(self._connect("ro")) as connection:
-                    check(connection, self._path, len(self._migrations))
+            version = self._checked()
             connection = self._connect("rwc")
             try:
-                _prepare(connection, self._path, self._migrations)
+                _prepare(connection, self._migrations[version:], len(self._migrations))
                 _sync_folder(folder)
                 remove_stale(folder)
                 return _Opened(connection, self._path, Owner(folder))
             except BaseException:
                 connection.close()
                 raise
+
+    def _checked(self) -> int:
+        """The version of the file, which is opened for reading only and so stays as it is."""
+        if not self._path.exists():
+            return 0
+        with closing(self._connect("ro")) as connection:
+            return check(connection, self._path, len(self._migrations))
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -294,12 +299,12 @@ class _Opened:
         return is_alive(self.path.parent, found.owner)
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
+def _prepare(connection: sqlite3.Connection, steps: Sequence[str], version: int) -> None:
     # A write-ahead log takes one fsync for each commit where a rollback journal takes three, and
     # readers do not wait for it. FULL: the fsync is over when the commit returns.
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    migrate(connection, check(connection, path, len(migrations)), migrations)
+    migrate(connection, steps, version)
 
 
 def _close_all(opened: list[_Opened]) -> None:
