@@ -240,6 +240,20 @@ async def wait_until(condition):
             await anyio.lowlevel.checkpoint()
 
 
+async def test_cancelling_at_once_leaves_nothing_of_the_attempt_before(
+    anyio_backend, opened, deferred, ran
+):
+    await deferred()
+    async with opened(Step("a", ran), Step("b", ran)) as pipeline:
+        (run,) = (await pipeline.recover()).runs
+        run.cancel()
+        with pytest.raises(RunCancelled):
+            await run
+        assert await pipeline._storage.staged() == ()
+        assert (await pipeline._journal.get("t")).state is TaskState.CANCELLED
+    assert ran == []
+
+
 async def test_a_task_that_runs_elsewhere_is_busy(anyio_backend, opened, ran):
     step = Step("a", ran, gate=anyio.Event())
     async with opened(step) as here, opened(Step("a", ran)) as elsewhere:
@@ -383,6 +397,7 @@ async def test_publishing_is_rolled_forward(anyio_backend, opened, ran, monkeypa
             await pipeline.run(PICTURE, task_id="t")
     async with opened(Step("other", ran)) as other:
         (run,) = (await other.recover()).runs
+        run.cancel()  # too late
         told = await events_of(run)
         result = await run
         assert (await other._journal.get("t")).state is TaskState.COMPLETED

@@ -67,11 +67,12 @@ class Context:
             self.report(0.0, f"{name.replace('_', ' ').capitalize()} is running.")
 
     def leave(self) -> str:
-        """The stage has ended; say so if it did not. Gives back its last step."""
-        if self._span.announced and self._reported[0] != f"{self._name}_complete":
+        """The stage has ended; say so if it did not. Gives back the step of its end."""
+        step = f"{self._name}_complete"
+        if self._span.announced and self._reported[0] != step:
             message = f"{self._name.replace('_', ' ').capitalize()} is complete."
-            self.report(1.0, message, stage=f"{self._name}_complete")
-        return self._reported[0]
+            self.report(1.0, message, stage=step)
+        return self._reported[0] if self._reported[0].endswith("_complete") else step
 
     def report(
         self, fraction: float, message: str, *, stage: str | None = None, **metadata: JSON

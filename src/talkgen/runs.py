@@ -206,13 +206,16 @@ class Run:
             self.history.attempt = journal.task.attempt
             self._tell("initialized", 0, "Going on where the last attempt ended")
         files: Transaction | None = None
+        publishing = journal.task.state is TaskState.PUBLISHING
         try:
-            files = await self._opened(journal.task)
-            if journal.task.state is TaskState.PUBLISHING:
-                await self._roll_forward(files, journal)
-            else:
-                draft = await self._work(files, journal)
-                await self._publish(draft, files, journal)
+            # Past the point of no return, nobody can cancel it.
+            with anyio.CancelScope(shield=publishing):
+                files = await self._opened(journal.task)
+                if publishing:
+                    await self._roll_forward(files, journal)
+                else:
+                    draft = await self._work(files, journal)
+                    await self._publish(draft, files, journal)
         except Exception as error:  # noqa: BLE001 - the one place that answers errors
             known = as_talkgen_error(error, stage=self._stage, task_id=self.task_id)
             with anyio.CancelScope(shield=True):
@@ -237,7 +240,8 @@ class Run:
         workshop, kept = self._workshop, DraftFiles(files)
         restored = await self._restore(journal.task, files, kept)
         draft = self._known_draft()
-        await workshop.storage.ensure_free(space_needed(draft.image, draft.speech))
+        if restored <= len(workshop.stages):
+            await workshop.storage.ensure_free(space_needed(draft.image, draft.speech))
         context = self._context(kept, journal, draft)
         self._tell_shortfalls(context)
         _check(workshop.stages, draft, context)
@@ -318,7 +322,7 @@ class Run:
             self.history.publish(
                 events.Degraded, stage.name, span.start, left_out, {"restored": True}
             )
-        step = fields.get("step") or f"{stage.name}_restored"
+        step = fields.get("step", f"{stage.name}_restored")
         self.history.publish(
             events.StageUpdate, step, span.end, f"{title} was restored", {"restored": True}
         )
@@ -384,8 +388,7 @@ class Run:
         storage = self._workshop.storage
         if self.task_id not in await storage.staged() and not await self._is_published():
             raise FileMissing(f"What task {self.task_id} was about to publish is gone.")
-        with anyio.CancelScope(shield=True):
-            await self._published(files, journal, task.summary)
+        await self._published(files, journal, task.summary)
         if not await self._stored(task):
             raise FileMissing(f"What task {self.task_id} has published is gone again.")
 
@@ -428,19 +431,23 @@ class Run:
             await journal.finish(TaskState.DEFERRED, _facts(error))
             self._defer(error)
         else:
-            await _discard(files)
+            await self._discard(files)
             await journal.finish(TaskState.FAILED, _facts(error))
             self._fail(error)
 
     async def _cancelled(self, files: Transaction | None, journal: TaskJournal) -> None:
         paid = await self._paid_for()
-        await (_close(files) if paid else _discard(files))
+        await (_close(files) if paid else self._discard(files))
         await journal.finish(TaskState.DEFERRED if paid else TaskState.CANCELLED, None)
         self._error = RunCancelled(
             f"Task {self.task_id} was cancelled.",
             hint="Something is paid for: await pipeline.recover() collects it." if paid else None,
         )
         self.history.publish(events.Cancelled, "cancelled", 0, "Cancelled", recoverable=paid)
+
+    async def _discard(self, files: Transaction | None) -> None:
+        """Leave nothing, not even of an attempt before; it may not have come to opening it."""
+        await (files or await self._workshop.storage.open(self.task_id)).discard()
 
     async def _paid_for(self) -> bool:
         record = await self._workshop.journal.get(self.task_id)
@@ -545,11 +552,6 @@ def _title(stage: Stage) -> str:
 async def _close(files: Transaction | None) -> None:
     if files is not None:
         await files.close()
-
-
-async def _discard(files: Transaction | None) -> None:
-    if files is not None:
-        await files.discard()
 
 
 def _facts(error: TalkgenError) -> dict[str, JSON]:
