@@ -221,7 +221,7 @@ class SQLiteJournal:
 
     def _open(self) -> _Opened:
         folder = self._path.parent
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
         # Of those who open the file, one at a time: nobody finds it half made, and nobody takes
         # a lock file that is just being made for a dead one's.
         with FileLock(f"{self._path}.lock", timeout=self._patience, thread_local=False):
@@ -314,8 +314,15 @@ def _close_all(opened: list[_Opened]) -> None:
         one.owner.release()
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, durably."""
+    for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
+        missing.mkdir(exist_ok=True)
+        _sync_folder(missing.parent)
+
+
 def _sync_folder(folder: Path) -> None:
-    """Return once the database's name is on the disk; Windows cannot be asked."""
+    """Return once the names in a folder are on the disk; Windows cannot be asked."""
     if os.name != "nt":  # pragma: no branch - the tests run where folders can be synced
         descriptor = os.open(folder, os.O_RDONLY)
         try:
