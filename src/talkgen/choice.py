@@ -124,7 +124,7 @@ def _birefnet_weights(settings: Settings) -> Path | Weights:
 
 
 def _yolo(settings: Settings) -> Detector:
-    from talkgen.models.yolo import YoloDetector  # type: ignore[import-not-found]
+    from talkgen.models.yolo import YoloDetector
 
     detector: Detector = YoloDetector(
         weights=settings.yolo_weights,

@@ -30,6 +30,7 @@ from talkgen.journal import SQLiteJournal
 from talkgen.progress import ProgressTracker
 from talkgen.recovery import recover
 from talkgen.runs import Job, Run, Workshop
+from talkgen.scheduling.stats import utilization
 from talkgen.settings import Settings
 from talkgen.storage.names import check_task_id
 
@@ -234,11 +235,11 @@ class Pipeline:
 
     @asynccontextmanager
     async def _open_session(self) -> AsyncIterator[_Session]:
-        scheduler = self._scheduler or shared_scheduler.acquire()
         runs: dict[str, Run] = {}
         try:
             async with _tasks() as tasks:
                 choice = await anyio.to_thread.run_sync(choose_backends, self._settings)
+                scheduler = self._scheduler or shared_scheduler.get()
                 workshop = self._workshop(scheduler, runs, choice)
                 tasks.start_soon(_keep_alive, runs)
                 tasks.start_soon(_clean_up, self._storage, self._cleanup_interval)
@@ -247,11 +248,9 @@ class Pipeline:
                     await run.wait_ended()
                 tasks.cancel_scope.cancel()
         finally:
-            with anyio.CancelScope(shield=True):
-                if isinstance(self._owned, SQLiteJournal):
+            if isinstance(self._owned, SQLiteJournal):
+                with anyio.CancelScope(shield=True):
                     await self._owned.aclose()
-                if self._scheduler is None:
-                    await shared_scheduler.release()
 
     def _workshop(self, scheduler: GPUScheduler, runs: dict[str, Run], choice: Choice) -> Workshop:
         def ended(run: Run) -> None:
@@ -430,6 +429,16 @@ class Pipeline:
         if record.state is TaskState.COMPLETED and not await self._has_files(task_id):
             return attrs.evolve(record, state=TaskState.EXPIRED)
         return record
+
+    def gpu_utilization(self) -> dict[str, JSON]:
+        """What the models' devices are doing, in short; `scheduler.stats()` says more.
+
+        Returns:
+            `yolo_slots_available` and `birefnet_slots_available`: how many more of each model
+            could run now; `gpu_utilization_percent`: of its time, the busiest accelerator's, or
+            the CPU's where there is none.
+        """
+        return utilization((self._scheduler or shared_scheduler.get()).stats())
 
     async def forget(self, task_id: str) -> None:
         """Delete a task's files, journal entry, events, and what is cached of its photo.

@@ -21,6 +21,7 @@ from talkgen.errors import FileMissing, RunCancelled, Severity, TalkgenError
 from talkgen.media import Image, Speech, Text
 from talkgen.progress import FIRST, LAST, spans
 from talkgen.protocols import TaskSpec
+from talkgen.scheduling.watched import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -288,7 +289,7 @@ class Run:
 
     def _context(self, kept: DraftFiles, journal: TaskJournal, draft: Draft) -> Context:
         workshop = self._workshop
-        return Context(
+        context = Context(
             task_id=self.task_id,
             attempt=journal.task.attempt,
             settings=workshop.settings,
@@ -301,6 +302,8 @@ class Run:
             cache=workshop.cache,
             origin=draft.image.digest,
         )
+        context.scheduler = Watched(workshop.scheduler, context.stepped_down)
+        return context
 
     def _tell_shortfalls(self, context: Context) -> None:
         """Say which full models are missing; a strict run is refused before it begins."""
