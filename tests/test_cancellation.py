@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from talkgen import LocalStorage, MemoryStorage, Pipeline
-from talkgen.errors import RunCancelled
+from talkgen.errors import RunCancelled, TalkgenError
 from talkgen.runs import Job, Run
 
 PICTURE = np.full((8, 8, 3), 128, np.uint8)
@@ -30,6 +30,23 @@ class Writing:
         assert await context.files.get(ref) == b"made"
         await anyio.lowlevel.checkpoint()
         return attrs.evolve(draft, metadata={"made": ref.name})
+
+
+class Outage(TalkgenError):
+    outage = True
+
+
+@attrs.define(eq=False)
+class Waiting(Writing):
+    """A stage that an outside service keeps waiting, as long as it is down."""
+
+    name = key = "waiting"
+    down: bool = True
+
+    async def run(self, draft, context):
+        if self.down:
+            raise Outage("down")
+        return await super().run(draft, context)
 
 
 @types.coroutine
@@ -92,3 +109,28 @@ async def test_cancelled_at_each_await_nothing_is_left(anyio_backend, kind, tmp_
     assert cancelled > 10
     if kind == "local":
         assert [path for path in (tmp_path / "temp").rglob("*") if path.is_file()] == []
+
+
+async def test_resumed_and_cancelled_at_each_await_nothing_is_left(anyio_backend, tmp_path):
+    """What the attempt before has staged goes, too."""
+    waiting, storage = Waiting(), LocalStorage(tmp_path)
+    cancelled = 0
+    async with Pipeline([Writing(), waiting], storage=storage) as pipeline:
+        for index in range(1000):
+            waiting.down = True
+            await pipeline.run(PICTURE, task_id=f"t{index}")
+            assert await storage.staged() == (f"t{index}",)
+            waiting.down = False
+            run, awaits = await run_cancelled_at(pipeline, index)
+            record = await pipeline._journal.get(f"t{index}")
+            # Cancelled before it had begun, it has changed nothing.
+            left = (f"t{index}",) if record.attempt == 1 else ()
+            assert await storage.staged() == left
+            try:
+                await run
+            except RunCancelled:
+                cancelled += 1
+            await pipeline.forget(f"t{index}")
+            if awaits <= index:
+                break
+    assert cancelled > 10

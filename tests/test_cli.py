@@ -1,6 +1,7 @@
 """The command line: exit codes, one line and a hint, JSON on standard output."""
 
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -138,3 +139,52 @@ def test_doctor_does_not_stop_at_what_is_absent():
     finding = doctor._tried("x", attempt)
     assert 'pip install "av"' in finding.trouble
     assert doctor._version("no-such-package") == "is not installed"
+
+
+@pytest.fixture
+def broken_off(portrait_path, speech_path, tmp_path):
+    """A storage with a task that was killed while it rendered."""
+    environment = {**os.environ, "STORAGE_ROOT": str(tmp_path / "store")}
+    arguments = [portrait_path, speech_path, "-o", tmp_path / "never.mp4", "--size", 64]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "talkgen", "run", *map(str, arguments)],
+        env=environment | {"STORAGE_MIN_FREE_SPACE_GB": "0.001"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if "Rendering" in line:
+            break
+    process.kill()
+    process.communicate()
+    return tmp_path / "store"
+
+
+@pytest.mark.e2e
+def test_tasks_and_recover(broken_off, capsys, monkeypatch):
+    monkeypatch.setenv("STORAGE_MIN_FREE_SPACE_GB", "0.001")
+    storage = ["--storage", str(broken_off)]
+    assert main(["tasks", *storage, "--json"]) == 0
+    (task,) = json.loads(capsys.readouterr().out)
+    assert (task["state"], task["attempt"]) == ("running", 1)
+    assert task["finished"] == ["upload", "detection", "background_removal"]
+    assert main(["recover", *storage, "--json"]) == 0
+    other_stages = json.loads(capsys.readouterr().out)
+    assert other_stages["skipped"] == {task["task_id"]: "it was begun by other stages"}
+    assert main(["recover", *storage, "--size", "64"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"{task['task_id']}: completed file://")
+    (video,) = broken_off.glob("videos/*.mp4")
+    with av.open(str(video)) as container:
+        assert container.streams.video[0].codec_context.width == 64
+    assert main(["recover", *storage]) == 0
+    assert capsys.readouterr().out == "Nothing to recover.\n"
+    assert main(["tasks", *storage]) == 0
+    assert "completed  2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["tasks", "recover"])
+def test_a_folder_without_a_journal_is_not_made(tmp_path, capsys, command):
+    assert main([command, "--storage", str(tmp_path / "typo")]) == 2
+    assert "holds no journal" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()

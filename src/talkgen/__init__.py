@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from talkgen.draft import Person as Person
     from talkgen.draft import Result as Result
     from talkgen.journal import MemoryJournal as MemoryJournal
+    from talkgen.journal import SQLiteJournal as SQLiteJournal
     from talkgen.media import Image as Image
     from talkgen.media import Speech as Speech
     from talkgen.media import Text as Text
@@ -47,6 +48,7 @@ _HOMES = {
     "ReplaceBackground": "talkgen.stages.background",
     "Result": "talkgen.draft",
     "Run": "talkgen.runs",
+    "SQLiteJournal": "talkgen.journal",
     "Settings": "talkgen.settings",
     "Speech": "talkgen.media",
     "Text": "talkgen.media",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from talkgen.checkpoints import UPLOAD
 from talkgen.draft import Draft
 from talkgen.errors import Severity, StageFailed, TalkgenError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from talkgen.media import Image, Speech, Text
     from talkgen.protocols import Operation, Stage
 
-__all__ = ["Answer", "answer", "as_talkgen_error", "check_order", "paid_open", "space_needed"]
+__all__ = ["Answer", "answer", "as_talkgen_error", "check_order", "paid_for", "space_needed"]
 
 FIELDS = frozenset(field.name for field in attrs.fields(Draft))
 AT_START = frozenset({"task_id", "image", "portrait", "portrait_box", "speech", "metadata"})
@@ -26,8 +27,9 @@ def check_order(stages: Sequence[Stage]) -> None:
     """Refuse stages that cannot follow each other.
 
     Raises:
-        ValueError: Two stages have one name; a stage requires a field that none before it
-            provides; or makes anew what one before it made. The message names the field.
+        ValueError: Two stages have one name, or one has the inputs' own; a stage requires a
+            field that none before it provides; or makes anew what one before it made. The
+            message names the field.
     """
     made_by: dict[str, str] = {}
     names: set[str] = set()
@@ -51,6 +53,8 @@ def check_order(stages: Sequence[Stage]) -> None:
 def _check_fields(stage: Stage) -> None:
     for field in sorted((stage.requires | stage.provides | stage.resets) - FIELDS):
         raise ValueError(f"stage {stage.name!r} names {field!r}, which is no field of a Draft")
+    if stage.name == UPLOAD:
+        raise ValueError(f"no stage may be named {UPLOAD!r}: the inputs' own step is")
     if stage.weight <= 0:
         raise ValueError(f"stage {stage.name!r} has weight {stage.weight}; it must be above 0")
 
@@ -78,7 +82,7 @@ def answer(
         optional: The stage may be left out.
         strict: The caller wants all or nothing.
         defer: Kinds of trouble that are waited out: `external`, `resource`.
-        paid: Something paid for is neither collected nor refused.
+        paid: Something paid for would be lost.
     """
     if optional and not strict:
         return Answer.GO_ON
@@ -87,9 +91,12 @@ def answer(
     return Answer.DEFER if paid or outage or shortage else Answer.FAIL
 
 
-def paid_open(operations: Iterable[Operation]) -> bool:
-    """Something paid for is neither collected nor refused, nor past finding out."""
-    return any(operation.settled is None for operation in operations)
+def paid_for(operations: Iterable[Operation]) -> bool:
+    """Something is or may be paid for, and would be lost with the run's files.
+
+    Neither refused nor past finding out: it is open, or it is collected and not published yet.
+    """
+    return any(operation.settled in {None, "collected"} for operation in operations)
 
 
 def as_talkgen_error(error: Exception, *, stage: str | None, task_id: str) -> TalkgenError:

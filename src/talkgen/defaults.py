@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from talkgen.cache import ResultCache
+from talkgen.journal import MemoryJournal, SQLiteJournal
 from talkgen.scheduling import LocalScheduler
 from talkgen.stages.background import RemoveBackground
 from talkgen.stages.detection import DetectPersons
@@ -15,11 +16,12 @@ from talkgen.stages.generation import GenerateVideo
 from talkgen.storage import LocalStorage, Retention
 
 if TYPE_CHECKING:
-    from talkgen.protocols import Stage, Storage
+    from talkgen.protocols import Journal, Stage, Storage
     from talkgen.settings import Settings
 
 __all__ = [
     "default_cache",
+    "default_journal",
     "default_stages",
     "default_storage",
     "shared_scheduler",
@@ -46,6 +48,13 @@ def default_storage(settings: Settings) -> LocalStorage:
     )
     min_free_bytes = int(settings.min_free_space_gb * 2**30)
     return LocalStorage(settings.storage_root, retention=retention, min_free_bytes=min_free_bytes)
+
+
+def default_journal(storage: Storage) -> Journal:
+    """The journal belongs to the storage: beside a folder that stays, else in memory."""
+    if isinstance(storage, LocalStorage) and storage.durable:
+        return SQLiteJournal(storage.root / "journal.db")
+    return MemoryJournal()
 
 
 def default_cache(settings: Settings, storage: Storage) -> ResultCache | None:

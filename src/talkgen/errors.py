@@ -26,6 +26,7 @@ cancellation is never wrapped.
         FileMissing (FileNotFoundError)
         StorageUnavailable             the object store does not answer
         InvalidName (ValueError)       a task id or file name that could leave its folder
+        JournalUnusable                the journal is damaged, too new, or cannot be written
       NotReady                         the video is not there yet
       RunCancelled                     the run was cancelled, not the one who waits for it
       TaskNotFound (LookupError)
@@ -49,6 +50,7 @@ __all__ = [
     "InvalidImage",
     "InvalidInput",
     "InvalidName",
+    "JournalUnusable",
     "MediaFailed",
     "MissingDependency",
     "ModelUnavailable",
@@ -234,6 +236,10 @@ class StorageUnavailable(StorageError):
 
 class InvalidName(StorageError, ValueError):
     """A task id or file name holds something that could leave its folder."""
+
+
+class JournalUnusable(StorageError):
+    """The journal's file is damaged, of a newer version, or cannot be read or written."""
 
 
 class NotReady(TalkgenError):

@@ -16,6 +16,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
@@ -113,7 +114,7 @@ class Image:
     """
 
     pixels: NDArray[np.uint8] = attrs.field(converter=_pixels, repr=_shape)
-    _encoded: Encoded | None = attrs.field(default=None, kw_only=True, repr=False)
+    _encoded: Encoded | None = attrs.field(default=None, init=False, repr=False)
 
     @classmethod
     def open(
@@ -158,7 +159,7 @@ class Image:
             return cls(pixels)
         data = PICTURE.read(source, max_bytes)
         pixels, suffix = codecs.decode_image(data, max_pixels=max_pixels)
-        return cls(pixels, encoded=Encoded(data, suffix))
+        return _with_original(cls(pixels), Encoded(data, suffix))
 
     @property
     def width(self) -> int:
@@ -197,7 +198,16 @@ class Image:
         """
         from talkgen import codecs
 
+        if format == "png":
+            return self._png
         return codecs.encode_image(self.pixels, format, quality=quality)
+
+    @cached_property
+    def _png(self) -> bytes:
+        # Kept: a stage stages it as a file, and so does the checkpoint after the stage.
+        from talkgen import codecs
+
+        return codecs.encode_image(self.pixels, "png")
 
     def resized(self, width: int, height: int) -> Image:
         """Scaled with a Lanczos filter; transparent pixels give no colour to their neighbours."""
@@ -250,7 +260,7 @@ class Speech:
 
     samples: NDArray[np.float32] = attrs.field(converter=_samples, repr=_shape)
     sample_rate: int = attrs.field(converter=_rate)
-    _encoded: Encoded | None = attrs.field(default=None, kw_only=True, repr=False)
+    _encoded: Encoded | None = attrs.field(default=None, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         from talkgen import codecs
@@ -302,7 +312,7 @@ class Speech:
             return speech
         data = RECORDING.read(source, max_bytes)
         samples, sample_rate, suffix = codecs.decode_audio(data, max_seconds=max_seconds)
-        return cls(samples, sample_rate, encoded=Encoded(data, suffix))
+        return _with_original(cls(samples, sample_rate), Encoded(data, suffix))
 
     @property
     def channels(self) -> int:
@@ -334,6 +344,26 @@ class Speech:
         from talkgen import codecs
 
         return self._encoded or Encoded(codecs.encode_wav(self.samples, self.sample_rate), "wav")
+
+    def lossless(self) -> Encoded:
+        """The very file that was opened; the bare samples as `npy` where there was none."""
+        from talkgen import codecs
+
+        return self._encoded or Encoded(codecs.encode_samples(self.samples), "npy")
+
+    @classmethod
+    def restored(cls, file: Encoded, sample_rate: int) -> Speech:
+        """What `lossless` gave, to the last bit. Blocks.
+
+        Args:
+            file: From `lossless`.
+            sample_rate: Hz.
+        """
+        from talkgen import codecs
+
+        if file.type == "npy":
+            return cls(codecs.decode_samples(file.data), sample_rate)
+        return cls.open(file.data, max_seconds=inf, max_bytes=len(file.data))
 
     def mono(self) -> Speech:
         """The mean of all channels; itself where there is one only."""
@@ -608,7 +638,13 @@ def _short(name: str, most: int = 200) -> str:
 
 def _rebuilt(cls: type[T], array: NDArray[np.generic], encoded: Encoded | None, *rest: Any) -> T:
     array.flags.writeable = False  # pickle made it anew, and did not keep that it was read-only
-    return cls(array, *rest, encoded=encoded)
+    return _with_original(cls(array, *rest), encoded)
+
+
+def _with_original(value: T, encoded: Encoded | None) -> T:
+    """The value, with the file it was read from. `attrs.evolve` does not take the file along."""
+    object.__setattr__(value, "_encoded", encoded)
+    return value
 
 
 def _digest(facts: str, array: NDArray[np.generic]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
 
@@ -17,20 +19,23 @@ from talkgen.choice import choose_backends
 from talkgen.decisions import check_order, wants_speech
 from talkgen.defaults import (
     default_cache,
+    default_journal,
     default_stages,
     default_storage,
     shared_scheduler,
 )
+from talkgen.draft import TaskState
 from talkgen.errors import TalkgenError, TaskNotFound
-from talkgen.journal import MemoryJournal
+from talkgen.journal import SQLiteJournal
 from talkgen.progress import ProgressTracker
+from talkgen.recovery import recover
 from talkgen.runs import Job, Run, Workshop
 from talkgen.scheduling.stats import utilization
 from talkgen.settings import Settings
 from talkgen.storage.names import check_task_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -41,12 +46,16 @@ if TYPE_CHECKING:
     from talkgen.choice import Choice
     from talkgen.draft import Result
     from talkgen.events import Event
-    from talkgen.protocols import GPUScheduler, Journal, Stage, Storage
+    from talkgen.protocols import GPUScheduler, Journal, Stage, Storage, TaskJournal
+    from talkgen.recovery import Recovery
 
 __all__ = ["Pipeline"]
 
+logger = logging.getLogger("talkgen.pipeline")
+
 K = TypeVar("K")
 
+CLEANUP_INTERVAL = timedelta(minutes=60)
 TICK = 1.0  # seconds between two looks at the runs that are silent
 
 
@@ -77,6 +86,13 @@ class _Session:
     def start(self, job: Job) -> Run:
         if (running := self.runs.get(job.task_id)) is not None:
             return running
+        return self._execute(job)
+
+    def resume(self, claimed: TaskJournal) -> Run:
+        # A run of this task that is still here has ended, or it could not have been claimed.
+        return self._execute(Job(task_id=claimed.task.spec.task_id, claimed=claimed))
+
+    def _execute(self, job: Job) -> Run:
         run = Run(job, self.workshop, self.tracker.begin(job.task_id))
         self.runs[job.task_id] = run
         self.tasks.start_soon(run.execute, name=f"talkgen run {job.task_id}")
@@ -102,6 +118,8 @@ class Pipeline:
         tracker: ProgressTracker | None = None,
         strict: bool = False,
         defer: Sequence[str] = ("external",),
+        on_alert: Callable[[TalkgenError], object] | None = None,
+        cleanup_interval: timedelta = CLEANUP_INTERVAL,
     ) -> None:
         """Assemble a pipeline; nothing is loaded or opened yet.
 
@@ -111,10 +129,15 @@ class Pipeline:
             scheduler: By default the process's own, shared among pipelines.
             storage: By default `settings.storage_root`, else a temporary folder that lives as
                 long as the pipeline and the videos from it.
-            journal: By default in memory.
+            journal: By default beside the storage where that is a folder that stays, else in
+                memory.
             tracker: By default its own.
             strict: Fail rather than go on with less than was asked for.
-            defer: What is waited out instead of failing: `external`, `resource`.
+            defer: What is waited out instead of failing: `external`, an outside service that is
+                down; `resource`, memory or disk that is full.
+            on_alert: Called, in the event loop, with the error of each run that was deferred
+                because memory or disk was full: somebody should make room.
+            cleanup_interval: How often expired files are deleted while the pipeline is open.
 
         Raises:
             ValueError: The stages cannot follow each other, or `defer` has another word.
@@ -128,7 +151,11 @@ class Pipeline:
         self._strict = strict
         self._scheduler = scheduler
         self._storage = storage or default_storage(self._settings)
-        self._journal = journal or MemoryJournal()
+        self._journal = journal or default_journal(self._storage)
+        self._owned = self._journal if journal is None else None
+        self._on_alert = on_alert
+        self._cleanup_interval = cleanup_interval
+        self._warn_volatile = cache(self._say_volatile)
         self._cache = default_cache(self._settings, self._storage)
         self._tracker = tracker or ProgressTracker(
             retention=timedelta(minutes=self._settings.progress_retention_minutes)
@@ -209,19 +236,26 @@ class Pipeline:
     @asynccontextmanager
     async def _open_session(self) -> AsyncIterator[_Session]:
         runs: dict[str, Run] = {}
-        async with _tasks() as tasks:
-            choice = await anyio.to_thread.run_sync(choose_backends, self._settings)
-            scheduler = self._scheduler or shared_scheduler.get()
-            workshop = self._workshop(scheduler, runs, choice)
-            tasks.start_soon(_keep_alive, runs)
-            yield _Session(workshop, self._tracker, tasks, runs)
-            for run in list(runs.values()):
-                await run.wait_ended()
-            tasks.cancel_scope.cancel()
+        try:
+            async with _tasks() as tasks:
+                choice = await anyio.to_thread.run_sync(choose_backends, self._settings)
+                scheduler = self._scheduler or shared_scheduler.get()
+                workshop = self._workshop(scheduler, runs, choice)
+                tasks.start_soon(_keep_alive, runs)
+                tasks.start_soon(_clean_up, self._storage, self._cleanup_interval)
+                yield _Session(workshop, self._tracker, tasks, runs)
+                for run in list(runs.values()):
+                    await run.wait_ended()
+                tasks.cancel_scope.cancel()
+        finally:
+            if isinstance(self._owned, SQLiteJournal):
+                with anyio.CancelScope(shield=True):
+                    await self._owned.aclose()
 
     def _workshop(self, scheduler: GPUScheduler, runs: dict[str, Run], choice: Choice) -> Workshop:
         def ended(run: Run) -> None:
-            runs.pop(run.task_id, None)
+            if runs.get(run.task_id) is run:
+                del runs[run.task_id]
             self._tracker.end(run.history)
 
         return Workshop(
@@ -237,7 +271,23 @@ class Pipeline:
             defer=self._defer,
             subscribe=self._tracker.read,
             ended=ended,
+            alert=self._alert,
+            paying=self._warn_volatile,
         )
+
+    def _alert(self, error: TalkgenError) -> None:
+        if self._on_alert is not None:
+            try:
+                self._on_alert(error)
+            except Exception:
+                logger.exception("on_alert failed for task %s", error.task_id)
+
+    def _say_volatile(self) -> None:
+        if not (self._storage.durable and self._journal.durable):
+            logger.warning(
+                "Something is about to be paid for, and would be lost with this process: use "
+                "LocalStorage(folder), or a durable storage with journal=SQLiteJournal(file)."
+            )
 
     # --- runs ----------------------------------------------------------------------------------
 
@@ -345,19 +395,40 @@ class Pipeline:
             async with self._open_session() as session:
                 yield session
 
-    # --- questions -----------------------------------------------------------------------------
+    # --- tasks ---------------------------------------------------------------------------------
+
+    async def recover(self, task_ids: Collection[str] | None = None) -> Recovery:
+        """Go on with what was deferred, or broken off when a process died.
+
+        A task is taken up by the stages of its own keys only; its inputs are where they were
+        staged. What nobody knows or has failed is discarded. Two who recover at a time never
+        take the same task.
+
+        Args:
+            task_ids: Only these; by default all.
+
+        Raises:
+            RuntimeError: The pipeline is not open.
+        """
+        if self._session is None:
+            raise RuntimeError("recover() needs an open pipeline: 'async with Pipeline() as ...'")
+        return await recover(self._session.workshop, self._session.resume, task_ids)
 
     async def status(self, task_id: str) -> Event | JSON:
         """The last event of a task, or what the journal keeps of it.
+
+        A completed task whose files are gone is told as expired.
 
         Raises:
             TaskNotFound: Neither knows the task.
         """
         if (event := self._tracker.latest(task_id)) is not None:
             return event
-        if (record := await self._journal.get(task_id)) is not None:
-            return record
-        raise TaskNotFound(f"No task {task_id!r} is known here.")
+        if (record := await self._journal.get(task_id)) is None:
+            raise TaskNotFound(f"No task {task_id!r} is known here.")
+        if record.state is TaskState.COMPLETED and not await self._has_files(task_id):
+            return attrs.evolve(record, state=TaskState.EXPIRED)
+        return record
 
     def gpu_utilization(self) -> dict[str, JSON]:
         """What the models' devices are doing, in short; `scheduler.stats()` says more.
@@ -370,17 +441,37 @@ class Pipeline:
         return utilization((self._scheduler or shared_scheduler.get()).stats())
 
     async def forget(self, task_id: str) -> None:
-        """Delete an ended task's files, journal entry and events, and what is cached of its photo.
+        """Delete a task's files, journal entry, events, and what is cached of its photo.
+
+        Whatever became of it: what is paid for and not collected yet is given up.
 
         Raises:
             TaskBusy: It is under way.
         """
+        check_task_id(task_id)
         record = await self._journal.get(task_id)
         await self._journal.forget(task_id)
-        if record is not None and self._cache is not None:
-            await self._cache.forget(record.spec.inputs["image"])
+        image = record.spec.inputs.get("image") if record else None
+        if image is not None and self._cache is not None:
+            await self._cache.forget(image)
+        if task_id in await self._storage.staged():
+            await (await self._storage.open(task_id)).discard()
         await self._storage.delete_task(task_id)
         self._tracker.forget(task_id)
+
+    async def _has_files(self, task_id: str) -> bool:
+        async for _info in self._storage.list(task_id=task_id):
+            return True
+        return False
+
+
+async def _clean_up(storage: Storage, interval: timedelta) -> None:
+    while True:
+        await anyio.sleep(interval.total_seconds())
+        try:
+            await storage.cleanup()
+        except Exception:
+            logger.exception("The clean-up of %r failed; the next one tries again.", storage)
 
 
 async def _keep_alive(runs: Mapping[str, Run]) -> None:

@@ -14,7 +14,7 @@ from talkgen.draft import TaskState  # noqa: TC001 - a public name of this modul
 from talkgen.media import FileRef, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from pathlib import Path
@@ -537,6 +537,13 @@ class Transaction(StagedFiles, Protocol):
         """
         ...
 
+    async def retain(self, files: Collection[FileRef]) -> None:
+        """Remove every other staged file, such as an attempt that died has left.
+
+        Idempotent. What is being published already stays as it is.
+        """
+        ...
+
     async def discard(self) -> None:
         """Leave nothing behind. Idempotent, shielded."""
         ...
@@ -628,8 +635,9 @@ class Checkpoint:
     """A draft after a stage, lossless: its files are staged before this is journaled.
 
     Attributes:
-        fields: The draft's JSON fields.
-        files: The staged files of the others, by field.
+        fields: The draft's JSON fields, and how the stage ended.
+        files: The staged files of the others, by field; and those that the stage kept for
+            itself, by their own names.
     """
 
     fields: Mapping[str, JSON]
@@ -717,6 +725,8 @@ class Journal(Protocol):
 
     async def begin(self, task: TaskSpec) -> TaskJournal:
         """Create a task, or take over one that nobody works on; raises the attempt by one.
+
+        A completed task is given back as it is, owned by nobody: there is nothing to attempt.
 
         Raises:
             talkgen.errors.TaskBusy: A living owner works on it.

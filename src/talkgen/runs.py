@@ -4,40 +4,41 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from itertools import takewhile
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 import attrs
 
 from talkgen import events
-from talkgen.decisions import Answer, answer, as_talkgen_error, paid_open, space_needed
+from talkgen.checkpoints import UPLOAD, DraftFiles, restored
+from talkgen.context import Context, WatchedOperations
+from talkgen.decisions import Answer, answer, as_talkgen_error, paid_for, space_needed
 from talkgen.draft import Box, Draft, Result, TaskState
-from talkgen.errors import Degraded, RunCancelled, TalkgenError
+from talkgen.errors import FileMissing, RunCancelled, Severity, TalkgenError
 from talkgen.media import Image, Speech, Text
-from talkgen.progress import FIRST, LAST, Span, spans
+from talkgen.progress import FIRST, LAST, spans
 from talkgen.protocols import TaskSpec
 from talkgen.scheduling.watched import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from talkgen._types import JSON
     from talkgen.cache import ResultCache
     from talkgen.choice import Shortfall
-    from talkgen.progress import History, Subscription
+    from talkgen.progress import History, Span, Subscription
     from talkgen.protocols import (
         Backends,
-        Codec,
-        Degradation,
+        Checkpoint,
         GPUScheduler,
         Journal,
-        Operations,
         Stage,
-        StagedFiles,
         Storage,
         TaskJournal,
+        TaskRecord,
         Transaction,
     )
     from talkgen.settings import Settings
@@ -46,9 +47,6 @@ __all__ = ["Job", "Run", "Workshop"]
 
 logger = logging.getLogger("talkgen.pipeline")
 
-T = TypeVar("T")
-
-THINNING = 1.0  # seconds: reports of the same per cent are passed on this often
 SILENCE = 4.0  # seconds after which a working run repeats its last word; the promise is 5
 
 
@@ -68,100 +66,18 @@ class Workshop:
     defer: frozenset[str]
     subscribe: Callable[[History], Subscription]
     ended: Callable[[Run], None]
+    alert: Callable[[TalkgenError], None]
+    paying: Callable[[], None]  # somebody is about to take an action outside that costs
 
 
 @attrs.frozen
 class Job:
-    """What a caller asked for, not decoded yet."""
+    """What a caller asked for, not decoded yet; or a task that recovery has claimed."""
 
     task_id: str
-    image: Any
+    image: Any = None
     speech: Any = None
-
-
-@attrs.define(eq=False)
-class Context:
-    """What a stage may touch."""
-
-    task_id: str
-    attempt: int
-    settings: Settings
-    backends: Backends
-    scheduler: GPUScheduler
-    files: StagedFiles
-    operations: Operations
-    _history: History
-    _strict: bool
-    _name: str = "initialized"
-    _span: Span = attrs.field(factory=partial(Span, 0, 0))
-    _cache: ResultCache | None = None
-    _origin: str = ""
-    _degradations: int = 0
-    _reported: tuple[str, int, float] = ("", -1, 0.0)
-
-    def enter(self, name: str, span: Span) -> None:
-        """From now on the reports are this stage's."""
-        self._name, self._span = name, span
-        if span.announced:
-            self.report(0.0, f"{name.replace('_', ' ').capitalize()} is running.")
-
-    def leave(self) -> None:
-        """The stage has ended; say so if it did not."""
-        if self._span.announced and self._reported[0] != f"{self._name}_complete":
-            message = f"{self._name.replace('_', ' ').capitalize()} is complete."
-            self.report(1.0, message, stage=f"{self._name}_complete")
-
-    def report(
-        self, fraction: float, message: str, *, stage: str | None = None, **metadata: JSON
-    ) -> None:
-        """Tell how far the stage is."""
-        stage = stage or f"{self._name}_running"
-        progress = int(self._span.at(fraction))
-        before, reached, when = self._reported
-        now = monotonic()
-        if stage == before and progress <= reached and now - when < THINNING:
-            return
-        self._reported = (stage, max(progress, reached), now)
-        kind = events.ProgressUpdate if stage == before else events.StageUpdate
-        self._history.publish(kind, stage, progress, message, metadata)
-
-    def degraded(self, message: str, **metadata: JSON) -> None:
-        """Tell that the result will be less than asked for."""
-        if self._strict:
-            raise Degraded(message)
-        self._degradations += 1
-        self._tell_degraded(message, metadata)
-
-    def stepped_down(self, step: Degradation) -> None:
-        """Tell what the scheduler gave up. Strict refuses what is less, not what is slower."""
-        if step.action in ("evicted", "split"):
-            logger.debug("task %s: %s: %s", self.task_id, step.reason, step.action)
-            return
-        facts = {"action": step.action, "level": step.level, "device": step.device}
-        if step.action == "device":
-            self._tell_degraded(f"{step.reason}: going on on {step.device}, more slowly.", facts)
-        else:
-            self.degraded(
-                f"{step.reason}: going on at a smaller size (level {step.level}).", **facts
-            )
-
-    def _tell_degraded(self, message: str, metadata: Mapping[str, JSON]) -> None:
-        logger.warning("task %s: %s", self.task_id, message)
-        progress = self._span.at(0.0)
-        self._history.publish(events.Degraded, self._name, progress, message, metadata)
-
-    def preview(self, image: Image) -> None:
-        """Show a picture of the work so far."""
-        self._history.show(image)
-
-    async def remember(self, key: str, make: Callable[[], Awaitable[T]], codec: Codec[T]) -> T:
-        """What `make` gave an earlier task with the same photo and key, or gives now."""
-        if self._cache is None:
-            return await make()
-        before = self._degradations
-        return await self._cache.remember(
-            self._origin, key, make, codec, worth_keeping=lambda: self._degradations == before
-        )
+    claimed: TaskJournal | None = None
 
 
 class Run:
@@ -185,6 +101,7 @@ class Run:
         self._finished = anyio.Event()
         self._result: Result | None = None
         self._error: BaseException | None = None
+        self._draft: Draft | None = None
         self._stage: str | None = None
         self._began = monotonic()
         self._timings: dict[str, float] = {}
@@ -245,15 +162,28 @@ class Run:
             self.history.publish(events.ProgressUpdate, last.stage, last.progress, last.message)
 
     async def _attempt(self) -> None:
-        self._tell("initialized", 0, "Validating the inputs")
         try:
-            draft = await self._decode()
-            spec = await anyio.to_thread.run_sync(self._spec, draft)
-            journal = await self._workshop.journal.begin(spec)
+            journal = self._job.claimed or await self._begun()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
             self._fail(as_talkgen_error(error, stage=None, task_id=self.task_id))
             return
-        await self._own(draft, journal)
+        if journal is not None:
+            await self._own(journal)
+
+    async def _begun(self) -> TaskJournal | None:
+        """The journal of a new attempt; None where the task's stored result was found."""
+        journal = self._workshop.journal
+        self.history.attempt = _number(await journal.get(self.task_id))
+        self._tell("initialized", 0, "Validating the inputs")
+        self._draft = await self._decode()
+        spec = await anyio.to_thread.run_sync(self._spec, self._draft)
+        attempt = await journal.begin(spec)
+        while attempt.task.state is TaskState.COMPLETED:
+            if await self._stored(attempt.task):
+                return None
+            await journal.forget(self.task_id)  # its files have expired: it is to be done anew
+            attempt = await journal.begin(spec)
+        return attempt
 
     async def _decode(self) -> Draft:
         settings, job = self._workshop.settings, self._job
@@ -271,31 +201,93 @@ class Run:
         keys = tuple(stage.key for stage in self._workshop.stages)
         return TaskSpec(task_id=self.task_id, inputs=inputs, stages=keys)
 
-    async def _own(self, draft: Draft, journal: TaskJournal) -> None:
+    async def _own(self, journal: TaskJournal) -> None:
         """Open the transaction and end it, whatever happens: publish, discard or keep."""
+        if self._job.claimed is not None:
+            self.history.attempt = journal.task.attempt
+            self._tell("initialized", 0, "Going on where the last attempt ended")
         files: Transaction | None = None
+        publishing = journal.task.state is TaskState.PUBLISHING
         try:
-            await self._workshop.storage.ensure_free(space_needed(draft.image, draft.speech))
-            files = await self._opened()
-            draft = await self._work(draft, files, journal)
-            await self._publish(draft, files, journal)
+            # Past the point of no return, nobody can cancel it.
+            with anyio.CancelScope(shield=publishing):
+                files = await self._opened(journal.task)
+                if publishing:
+                    await self._roll_forward(files, journal)
+                else:
+                    draft = await self._work(files, journal)
+                    await self._publish(draft, files, journal)
         except Exception as error:  # noqa: BLE001 - the one place that answers errors
             known = as_talkgen_error(error, stage=self._stage, task_id=self.task_id)
             with anyio.CancelScope(shield=True):
-                await self._give_up(known, draft, files, journal)
+                await self._give_up(known, files, journal)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 await self._cancelled(files, journal)
             raise
 
-    async def _opened(self) -> Transaction:
-        """A transaction without what an attempt that died has left."""
+    async def _opened(self, task: TaskRecord) -> Transaction:
+        """The transaction of the attempt before, where this one can go on with it; else none."""
         storage = self._workshop.storage
-        if self.task_id in await storage.staged():
-            await (await storage.open(self.task_id)).discard()
+        files = await storage.open(self.task_id)
+        if UPLOAD in task.checkpoints or self.task_id not in await storage.staged():
+            return files
+        await files.discard()
         return await storage.open(self.task_id)
 
-    async def _work(self, draft: Draft, files: Transaction, journal: TaskJournal) -> Draft:
+    # --- the stages ----------------------------------------------------------------------------
+
+    async def _work(self, files: Transaction, journal: TaskJournal) -> Draft:
+        workshop, kept = self._workshop, DraftFiles(files)
+        restored = await self._restore(journal.task, files, kept)
+        draft = self._known_draft()
+        if restored <= len(workshop.stages):
+            await workshop.storage.ensure_free(space_needed(draft.image, draft.speech))
+        context = self._context(kept, journal, draft)
+        self._tell_shortfalls(context)
+        _check(workshop.stages, draft, context)
+        if not restored:
+            await kept.put_originals(draft)
+            await journal.stage_done(UPLOAD, await kept.checkpoint(0, draft))
+        self._tell("upload_complete", FIRST, "Inputs validated")
+        for number, (stage, span) in enumerate(self._divided(), start=1):
+            if number < restored:
+                self._tell_restored(stage, span, journal.task.checkpoints[stage.name])
+            else:
+                ending = await self._run_stage(stage, span, context)
+                checkpoint = await kept.checkpoint(number, self._known_draft(), **ending)
+                await journal.stage_done(stage.name, checkpoint)
+        self._stage = None
+        return self._known_draft()
+
+    async def _restore(self, task: TaskRecord, files: Transaction, kept: DraftFiles) -> int:
+        """Take up the draft after the last stage that need not be run again.
+
+        Returns:
+            How many checkpoints need not be made again: the upload's and one for each stage.
+        """
+        names = (UPLOAD, *(stage.name for stage in self._workshop.stages))
+        done = [task.checkpoints[name] for name in takewhile(task.checkpoints.__contains__, names)]
+        while done:
+            try:
+                self._draft = await kept.restore(self.task_id, done[-1])
+            except FileMissing as error:
+                logger.warning("task %s: a stage is run again: %s", self.task_id, error)
+                done.pop()
+            else:
+                break
+        await files.retain([file for point in done for file in point.files.values()])
+        return len(done)
+
+    def _known_draft(self) -> Draft:
+        if self._draft is None:
+            raise FileMissing(
+                f"The inputs of task {self.task_id} are gone.",
+                hint="Run it again with its inputs and the same task_id.",
+            )
+        return self._draft
+
+    def _context(self, kept: DraftFiles, journal: TaskJournal, draft: Draft) -> Context:
         workshop = self._workshop
         context = Context(
             task_id=self.task_id,
@@ -303,23 +295,15 @@ class Run:
             settings=workshop.settings,
             backends=workshop.backends,
             scheduler=workshop.scheduler,
-            files=files,
-            operations=journal,
+            files=kept,
+            operations=WatchedOperations(journal, workshop.paying),
             history=self.history,
             strict=workshop.strict,
             cache=workshop.cache,
             origin=draft.image.digest,
         )
         context.scheduler = Watched(workshop.scheduler, context.stepped_down)
-        self._tell_shortfalls(context)
-        _check(workshop.stages, draft, context)
-        await _keep_originals(draft, files)
-        self._tell("upload_complete", FIRST, "Inputs validated")
-        shares = spans((stage.name, stage.weight) for stage in workshop.stages)
-        for stage, span in zip(workshop.stages, shares, strict=True):
-            draft = await self._stage_run(stage, span, draft, context)
-        self._stage = None
-        return draft
+        return context
 
     def _tell_shortfalls(self, context: Context) -> None:
         """Say which full models are missing; a strict run is refused before it begins."""
@@ -328,29 +312,48 @@ class Run:
                 raise shortfall.error()
             context.degraded(f"{shortfall.message} {shortfall.hint}", backend=shortfall.role)
 
-    async def _stage_run(self, stage: Stage, span: Span, draft: Draft, context: Context) -> Draft:
+    def _divided(self) -> list[tuple[Stage, Span]]:
+        stages = self._workshop.stages
+        shares = spans((stage.name, stage.weight) for stage in stages)
+        return list(zip(stages, shares, strict=True))
+
+    def _tell_restored(self, stage: Stage, span: Span, checkpoint: Checkpoint) -> None:
+        """What the attempt before told of a stage's end."""
+        fields, title = checkpoint.fields, _title(stage)
+        self._timings[stage.name] = fields["seconds"]
+        if left_out := fields.get("left_out"):
+            self.history.publish(
+                events.Degraded, stage.name, span.start, left_out, {"restored": True}
+            )
+        step = fields.get("step", f"{stage.name}_restored")
+        self.history.publish(
+            events.StageUpdate, step, span.end, f"{title} was restored", {"restored": True}
+        )
+
+    async def _run_stage(self, stage: Stage, span: Span, context: Context) -> dict[str, JSON]:
+        """Run a stage on the draft; how it ended."""
         self._stage, began = stage.name, monotonic()
         context.enter(stage.name, span)
+        ending: dict[str, JSON] = {}
         try:
-            draft = await stage.run(draft, context)
+            self._draft = await stage.run(self._known_draft(), context)
         except Exception as error:  # noqa: BLE001 - a stage may raise anything
-            self._go_on_without(stage, error, context)
+            ending["left_out"] = self._go_on_without(stage, error, context)
         else:
-            context.leave()
-        self._timings[stage.name] = monotonic() - began
-        return draft
+            ending["step"] = context.leave()
+        ending["seconds"] = self._timings[stage.name] = monotonic() - began
+        return ending
 
-    def _go_on_without(self, stage: Stage, error: Exception, context: Context) -> None:
-        """Return if the run can go on without the stage, else raise the error."""
+    def _go_on_without(self, stage: Stage, error: Exception, context: Context) -> str:
+        """Say what is left out if the run can go on without the stage, else raise the error."""
         known = as_talkgen_error(error, stage=stage.name, task_id=self.task_id)
         optional = getattr(stage, "optional", False)
         chosen = answer(known, optional=optional, strict=self._strict, defer=(), paid=False)
         if chosen is not Answer.GO_ON:
             raise known
-        context.degraded(
-            f"{stage.name.replace('_', ' ').capitalize()} failed and was left out: {known}",
-            error_type=type(known).__name__,
-        )
+        message = f"{_title(stage)} failed and was left out: {known}"
+        context.degraded(message, error_type=type(known).__name__)
+        return message
 
     @property
     def _strict(self) -> bool:
@@ -364,49 +367,103 @@ class Run:
             video = attrs.evolve(draft.video, reader=self._workshop.storage)
             draft = attrs.evolve(draft, video=video)
         result = self._made(draft, TaskState.COMPLETED)
+        summary = result.to_dict()
         with anyio.CancelScope(shield=True):
-            summary = result.to_dict()
             await journal.finish(TaskState.PUBLISHING, summary)
-            await files.publish(summary)
+            await self._published(files, journal, summary)
+        self._complete(result)
+
+    async def _published(self, files: Transaction, journal: TaskJournal, summary: JSON) -> None:
+        await files.publish(summary)
+        try:
             await journal.finish(TaskState.COMPLETED, summary)
-        self._result = result
-        self.history.publish(
-            events.Complete,
-            "completed",
-            100,
-            "Completed",
-            video_url=result.video_url,
-            execution_time_ms=result.execution_time_ms,
+        except TalkgenError:
+            # Everybody can see the files: the run has succeeded, and recovery will note it.
+            logger.exception("task %s is published, but not journaled as completed", self.task_id)
+
+    async def _roll_forward(self, files: Transaction, journal: TaskJournal) -> None:
+        """Publish what an attempt that died was about to publish."""
+        task = journal.task
+        for stage, span in self._divided():
+            if stage.name in task.checkpoints:
+                self._tell_restored(stage, span, task.checkpoints[stage.name])
+        self._tell("finalizing", LAST, "Publishing the files")
+        storage = self._workshop.storage
+        if self.task_id not in await storage.staged() and not await self._is_published():
+            raise FileMissing(f"What task {self.task_id} was about to publish is gone.")
+        await self._published(files, journal, task.summary)
+        if not await self._stored(task):
+            raise FileMissing(f"What task {self.task_id} has published is gone again.")
+
+    async def _is_published(self) -> bool:
+        return bool([info async for info in self._workshop.storage.list(task_id=self.task_id)])
+
+    async def _stored(self, task: TaskRecord) -> bool:
+        """Take the result of a completed task from the storage; False if it is not there."""
+        storage, summary = self._workshop.storage, task.summary
+        if not await self._is_published() or not task.checkpoints:
+            return False
+        last = list(task.checkpoints.values())[-1]
+        draft = await restored(self.task_id, last, storage.get, partly=True)
+        if draft.video is not None:
+            names = {info.file.name async for info in storage.list("videos", self.task_id)}
+            if draft.video.file.name not in names:
+                return False
+            draft = attrs.evolve(draft, video=attrs.evolve(draft.video, reader=storage))
+        self._complete(
+            Result(
+                task_id=self.task_id,
+                status=TaskState.COMPLETED,
+                draft=draft,
+                execution_time_ms=summary["execution_time_ms"],
+                stages_completed=tuple(summary["stages_completed"]),
+                timings=summary["timings"],
+                metadata=summary["metadata"],
+            )
         )
+        return True
 
     async def _give_up(
-        self, error: TalkgenError, draft: Draft, files: Transaction | None, journal: TaskJournal
+        self, error: TalkgenError, files: Transaction | None, journal: TaskJournal
     ) -> None:
-        paid = await self._paid_open()
+        paid = await self._paid_for()
         defer = self._workshop.defer
         chosen = answer(error, optional=False, strict=self._strict, defer=defer, paid=paid)
         if chosen is Answer.DEFER:
             await _close(files)
             await journal.finish(TaskState.DEFERRED, _facts(error))
-            self._defer(error, draft)
+            self._defer(error)
         else:
-            await _discard(files)
+            await self._discard(files)
             await journal.finish(TaskState.FAILED, _facts(error))
             self._fail(error)
 
     async def _cancelled(self, files: Transaction | None, journal: TaskJournal) -> None:
-        paid = await self._paid_open()
-        await (_close(files) if paid else _discard(files))
+        paid = await self._paid_for()
+        await (_close(files) if paid else self._discard(files))
         await journal.finish(TaskState.DEFERRED if paid else TaskState.CANCELLED, None)
-        self._error = RunCancelled(f"Task {self.task_id} was cancelled.")
+        self._error = RunCancelled(
+            f"Task {self.task_id} was cancelled.",
+            hint="Something is paid for: await pipeline.recover() collects it." if paid else None,
+        )
         self.history.publish(events.Cancelled, "cancelled", 0, "Cancelled", recoverable=paid)
 
-    async def _paid_open(self) -> bool:
-        record = await self._workshop.journal.get(self.task_id)
-        return record is not None and paid_open(record.operations.values())
+    async def _discard(self, files: Transaction | None) -> None:
+        """Leave nothing, not even of an attempt before; it may not have come to opening it."""
+        await (files or await self._workshop.storage.open(self.task_id)).discard()
 
-    def _defer(self, error: TalkgenError, draft: Draft) -> None:
-        self._result = self._made(draft, TaskState.DEFERRED)
+    async def _paid_for(self) -> bool:
+        record = await self._workshop.journal.get(self.task_id)
+        return record is not None and paid_for(record.operations.values())
+
+    def _defer(self, error: TalkgenError) -> None:
+        logger.warning("task %s is deferred: %s", self.task_id, error)
+        if error.severity is Severity.RESOURCE:
+            self._workshop.alert(error)
+        if self._draft is None:
+            self._error = error
+        else:
+            self._result = self._made(self._draft, TaskState.DEFERRED)
         self.history.publish(
             events.Deferred,
             "deferred",
@@ -428,6 +485,17 @@ class Run:
             error_type=type(error).__name__,
             severity=error.severity.value,
             hint=error.hint,
+        )
+
+    def _complete(self, result: Result) -> None:
+        self._result = result
+        self.history.publish(
+            events.Complete,
+            "completed",
+            100,
+            "Completed",
+            video_url=result.video_url,
+            execution_time_ms=result.execution_time_ms,
         )
 
     def _made(self, draft: Draft, status: TaskState) -> Result:
@@ -473,21 +541,20 @@ def _check(stages: Sequence[Stage], draft: Draft, context: Context) -> None:
             check(draft, context)
 
 
-async def _keep_originals(draft: Draft, files: Transaction) -> None:
-    for name, original in (("original", draft.image), ("audio", draft.speech)):
-        if isinstance(original, (Image, Speech)):
-            file = await anyio.to_thread.run_sync(original.original)
-            await files.put("uploads", f"{name}.{file.type}", file.data)
+def _number(task: TaskRecord | None) -> int:
+    """The number that the next attempt will have; a completed task keeps its own."""
+    if task is None:
+        return 1
+    return task.attempt + (task.state is not TaskState.COMPLETED)
+
+
+def _title(stage: Stage) -> str:
+    return stage.name.replace("_", " ").capitalize()
 
 
 async def _close(files: Transaction | None) -> None:
     if files is not None:
         await files.close()
-
-
-async def _discard(files: Transaction | None) -> None:
-    if files is not None:
-        await files.discard()
 
 
 def _facts(error: TalkgenError) -> dict[str, JSON]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from talkgen.draft import Result
     from talkgen.protocols import Stage
 
-__all__ = ["add"]
+__all__ = ["add", "add_stage_options", "stages_of"]
 
 
 def add(commands: Commands) -> None:
@@ -40,11 +40,16 @@ def add(commands: Commands) -> None:
     run.add_argument("image", type=Path, help="photo of a person")
     run.add_argument("audio", type=Path, help="recording of speech")
     run.add_argument("-o", "--output", type=Path, required=True, help="the video, MP4")
-    run.add_argument("--background", metavar="COLOUR|FILE|blur", help="put behind the person")
-    run.add_argument("--person", type=int, metavar="N", help="which person, 1 is the best")
-    run.add_argument("--size", type=int, default=512, help="longest side in pixels (512)")
-    run.add_argument("--seed", type=int, default=0, help="of blinks and small motion (0)")
+    add_stage_options(run)
     run.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_stage_options(parser: argparse.ArgumentParser) -> None:
+    """What decides the stages; a task is taken up by the same ones only."""
+    parser.add_argument("--background", metavar="COLOUR|FILE|blur", help="put behind the person")
+    parser.add_argument("--person", type=int, metavar="N", help="which person, 1 is the best")
+    parser.add_argument("--size", type=int, default=512, help="longest side in pixels (512)")
+    parser.add_argument("--seed", type=int, default=0, help="of blinks and small motion (0)")
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
@@ -61,7 +66,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
 
 async def _make(options: argparse.Namespace, settings: Settings, console: Console) -> Result:
-    stages = _stages(options, settings)
+    stages = stages_of(options, settings)
     await anyio.to_thread.run_sync(_name_backends, settings, console)
     async with Pipeline(stages, settings=settings) as pipeline:
         run = pipeline.start(options.image, options.audio)
@@ -72,7 +77,8 @@ async def _make(options: argparse.Namespace, settings: Settings, console: Consol
         return result
 
 
-def _stages(options: argparse.Namespace, settings: Settings) -> tuple[Stage, ...]:
+def stages_of(options: argparse.Namespace, settings: Settings) -> tuple[Stage, ...]:
+    """The whole job, as the options want it."""
     replace: tuple[Stage, ...] = ()
     if options.background is not None:
         replace = (ReplaceBackground(_background(options.background)),)

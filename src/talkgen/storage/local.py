@@ -42,7 +42,7 @@ from talkgen.storage.transaction import StorageTransaction
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
     from datetime import datetime
     from io import BufferedReader
 
@@ -305,6 +305,9 @@ class _Unfinished:
 
     def read(self, file: FileRef) -> bytes:
         return self.staging.read(file)
+
+    def retain(self, files: Collection[FileRef]) -> None:
+        self.staging.retain(files)
 
     def publish(self, result: JSON) -> Manifest:
         return self.published.publish(self.staging, result, self.clock())

@@ -27,7 +27,7 @@ from talkgen.storage.streams import PieceStream
 from talkgen.storage.transaction import StorageTransaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
     from datetime import datetime
 
     from anyio.abc import ByteReceiveStream
@@ -220,6 +220,13 @@ class _Unfinished:
                 if held.task_id == self.task_id and identical(held, file):
                     return content
         raise not_staged(self.task_id, file)
+
+    def retain(self, files: Collection[FileRef]) -> None:
+        wanted = {(file.tier, file.name) for file in files}
+        with self.tables.lock:
+            staged = self.tables.staged.get(self.task_id, {})
+            for file in [held for held in staged if (held.tier, held.name) not in wanted]:
+                del staged[file]
 
     def publish(self, result: JSON) -> Manifest:
         kept = copied(result)

@@ -26,7 +26,7 @@ from talkgen.storage.names import check_file, check_tier, file_name
 from talkgen.storage.staging import being_published, describe, not_staged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from datetime import datetime
 
     from talkgen._types import JSON
@@ -106,6 +106,18 @@ class StagedObjects:
             if edition and identical(published, file):
                 return read_exactly(self._bucket, edition.key(published), file)
         raise not_staged(self._task_id, file)
+
+    def retain(self, files: Collection[FileRef]) -> None:
+        """Remove what is staged beside these files, unless it is being published already."""
+        if self._planned is not None:
+            return
+        wanted = {(file.tier, file.name) for file in files}
+        with self._lock:
+            self._files = {at: staged for at, staged in self._files.items() if at in wanted}
+            kept = {staged.key for staged in self._files.values()}
+            others = [record for record, key in self._objects.items() if key not in kept]
+        _, current = self._editions.newest(self._task_id)
+        self._drop(others, current)
 
     def publish(self, result: JSON) -> Manifest:
         """Make the files visible, going on where an earlier call was broken off."""
@@ -198,11 +210,17 @@ class StagedObjects:
         )
 
     def _finish(self, current: Edition | None) -> None:
-        """Remove the objects that are not published, then all records."""
+        """Remove all that is staged."""
+        self._drop(list(self._objects), current)
+        self._files = {}
+
+    def _drop(self, records: Collection[str], current: Edition | None) -> None:
+        """Remove the objects of some records that are not published, then the records."""
         published = current.keys if current else frozenset()
-        self._bucket.remove(frozenset(self._objects.values()) - published)
-        self._bucket.remove(self._objects)
-        self._objects, self._files = {}, {}
+        self._bucket.remove(frozenset(self._objects[record] for record in records) - published)
+        self._bucket.remove(records)
+        for record in records:
+            del self._objects[record]
 
 
 def read_exactly(bucket: Bucket, key: str, file: FileRef) -> bytes:

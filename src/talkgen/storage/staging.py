@@ -26,6 +26,7 @@ from talkgen.storage.layout import SEPARATOR
 from talkgen.storage.names import check_file, check_tier, file_name, temporary_name
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
     from io import BufferedReader
 
@@ -83,6 +84,16 @@ class Staging:
                 with suppress(FileMissing):
                     return read_exactly(path, file)
         raise not_staged(self.task_id, file)
+
+    def retain(self, files: Collection[FileRef]) -> None:
+        """Remove what is staged beside these files, unless it is being published already."""
+        if self.planned is not None:
+            return
+        wanted = {self._layout.staged(file).name for file in files}
+        with failures("remove from", self.path):
+            for name in self._names():
+                if name not in wanted:
+                    self._disk.remove(self.path / name)
 
     def files(self) -> tuple[FileRef, ...]:
         """What is staged, by tier and name."""

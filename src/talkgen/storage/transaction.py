@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from anyio import CancelScope, to_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from contextlib import AbstractAsyncContextManager
 
     from talkgen._types import JSON
@@ -27,6 +28,10 @@ class Unfinished(Protocol):
 
     def read(self, file: FileRef) -> bytes:
         """The bytes of a file of this task."""
+        ...
+
+    def retain(self, files: Collection[FileRef]) -> None:
+        """Remove every other staged file."""
         ...
 
     def publish(self, result: JSON) -> Manifest:
@@ -82,6 +87,16 @@ class StorageTransaction:
     def scratch(self) -> AbstractAsyncContextManager[Path]:
         """A local folder of the caller's own, always removed at the end."""
         return self._scratch.folder()
+
+    async def retain(self, files: Collection[FileRef]) -> None:
+        """Remove every other staged file, such as an attempt that died has left. Idempotent.
+
+        Raises:
+            StorageError: Something could not be removed; calling it again goes on.
+            RuntimeError: The transaction has ended.
+        """
+        self._check_open()
+        await to_thread.run_sync(self._unfinished.retain, files)
 
     async def publish(self, result: JSON = None) -> Manifest:
         """Make the files visible, all at once. Idempotent, rolls forward, shielded.

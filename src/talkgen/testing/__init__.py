@@ -6,6 +6,7 @@ them, on any event loop. Fakes do what they are told, and need no hardware.
 
 from talkgen.testing._devices import FakeDevice, FakeModel, LoadedFake, Script
 from talkgen.testing._journal import check_journal
+from talkgen.testing._paid import FakePaidGenerator, PaidServer, ServiceDown
 from talkgen.testing._scheduler import check_scheduler
 from talkgen.testing._simulation import Job, Simulation, Span
 from talkgen.testing._storage import check_storage
@@ -13,9 +14,12 @@ from talkgen.testing._storage import check_storage
 __all__ = [
     "FakeDevice",
     "FakeModel",
+    "FakePaidGenerator",
     "Job",
     "LoadedFake",
+    "PaidServer",
     "Script",
+    "ServiceDown",
     "Simulation",
     "Span",
     "check_journal",

@@ -102,6 +102,7 @@ async def _ended_work_is_not_claimed(journal: Journal) -> None:
     for state in (state for state in TaskState if state.final):
         await (await journal.begin(SPEC)).finish(state, None)
         assert await journal.claim(SPEC.task_id) is None, f"a task that is {state} was claimed"
+        await journal.forget(SPEC.task_id)
 
 
 async def _ended_work_begins_anew(journal: Journal) -> None:
@@ -114,6 +115,29 @@ async def _ended_work_begins_anew(journal: Journal) -> None:
     assert not again.task.checkpoints, "a new attempt goes on from an old checkpoint"
     assert await again.get("talk") is None, "a new attempt takes an old action for its own"
     assert (await again.intend("talk")).token != token, "a new action has the old token"
+
+
+async def _completed_work_stays(journal: Journal) -> None:
+    attempt = await _worked(journal)
+    await attempt.stage_done("generate", CHECKPOINT)
+    await attempt.finish(TaskState.COMPLETED, {"success": True})
+    before = await _record(journal)
+    assert before.checkpoints == {"generate": CHECKPOINT}, "the last checkpoint was not kept"
+    again = await journal.begin(SPEC)
+    assert again.task == before, f"a completed task was begun as {again.task}"
+    assert await _record(journal) == before, "beginning a completed task changed it"
+    await expect_raises(TaskBusy, again.finish, TaskState.FAILED, None)
+    await journal.begin(SPEC)
+
+
+async def _publishing_goes_on_as_publishing(journal: Journal) -> None:
+    attempt = await _worked(journal)
+    await attempt.finish(TaskState.PUBLISHING, {"success": True})
+    record = await _record(journal)
+    assert record.state is TaskState.PUBLISHING, f"a publishing task is {record.state}"
+    assert record.checkpoints == {"detect": CHECKPOINT}, "publishing lost the checkpoints"
+    await attempt.settle("talk", "collected")
+    assert (await _operation(attempt)).settled == "collected", "publishing lost the operation"
 
 
 async def _operations_are_kept(journal: Journal) -> None:
@@ -176,6 +200,8 @@ CHECKS = (
     _deferred_work_is_claimed,
     _ended_work_is_not_claimed,
     _ended_work_begins_anew,
+    _completed_work_stays,
+    _publishing_goes_on_as_publishing,
     _operations_are_kept,
     _only_known_operations_are_written,
     _only_json_is_kept,

@@ -216,6 +216,20 @@ async def _unfinished_transactions_are_reopened(storage: Storage) -> None:
     assert await storage.staged() == (), "a reopened and published task is still staged"
 
 
+async def _retaining_drops_the_rest(storage: Storage) -> None:
+    first = await storage.open(TASK)
+    kept = await first.put("videos", "final.mp4", b"kept")
+    stale = await first.put("temp", "stale.bin", b"stale")
+    await first.close()
+    transaction = await storage.open(TASK)
+    await transaction.retain([kept])
+    await transaction.retain([kept])
+    assert await transaction.get(kept) == b"kept", "retain() took a file that was to stay"
+    await expect_raises(FileMissing, transaction.get, stale)
+    await transaction.publish(RESULT)
+    assert await _listed(storage) == (kept,), "a file that was not retained is published"
+
+
 async def _names_are_checked(storage: Storage) -> None:
     for task_id in BAD_IDS:
         await expect_raises(InvalidName, storage.open, task_id)
@@ -307,6 +321,7 @@ CHECKS = (
     _discarding_leaves_nothing,
     _closing_keeps,
     _unfinished_transactions_are_reopened,
+    _retaining_drops_the_rest,
     _names_are_checked,
     _deleting_takes_what_is_published,
     _lists_are_filtered_and_in_order,

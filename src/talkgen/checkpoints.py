@@ -1,0 +1,224 @@
+"""A draft as a checkpoint, and back: nothing is lost, and only what has changed is written."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import anyio.to_thread
+import attrs
+
+from talkgen.draft import Box, Draft, Person
+from talkgen.errors import FileMissing
+from talkgen.media import Encoded, Image, Speech, Text, Video
+from talkgen.protocols import Checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from talkgen._types import JSON
+    from talkgen.media import FileRef, Tier
+    from talkgen.protocols import StagedFiles
+
+    Read: TypeAlias = Callable[[FileRef], Awaitable[bytes]]
+
+__all__ = ["UPLOAD", "DraftFiles", "restored"]
+
+UPLOAD = "upload"  # the checkpoint before the first stage
+
+PICTURES = ("image", "portrait")
+LANDMARKS = "<f4"
+
+
+class DraftFiles:
+    """One attempt's staged files, which knows what of the draft is in which of them.
+
+    Stages see it as their `StagedFiles`. A picture that a stage has kept as PNG itself is not
+    written again for the checkpoint.
+    """
+
+    def __init__(self, files: StagedFiles) -> None:
+        """Use an attempt's transaction."""
+        self._files = files
+        self._places: WeakKeyDictionary[Image | Speech, FileRef] = WeakKeyDictionary()
+        # Since the last checkpoint; the bytes, so that what is the same need not be written.
+        self._fresh: dict[str, tuple[bytes | Path, FileRef]] = {}
+
+    async def put(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
+        """Keep a file; see `StagedFiles`."""
+        file = await self._files.put(tier, suffix, data)
+        self._fresh[f"{file.tier}/{file.name}"] = data, file
+        return file
+
+    async def get(self, file: FileRef) -> bytes:
+        """The bytes of a staged file; see `StagedFiles`."""
+        return await self._files.get(file)
+
+    def scratch(self) -> AbstractAsyncContextManager[Path]:
+        """A local folder; see `StagedFiles`."""
+        return self._files.scratch()
+
+    async def put_originals(self, draft: Draft) -> None:
+        """Keep the files that the caller gave, for people and for a later attempt."""
+        for name, original in (("original", draft.image), ("audio", draft.speech)):
+            if isinstance(original, (Image, Speech)):
+                file = await anyio.to_thread.run_sync(original.original)
+                await self.put("uploads", f"{name}.{file.type}", file.data)
+
+    async def checkpoint(self, number: int, draft: Draft, **ending: JSON) -> Checkpoint:
+        """Keep a draft.
+
+        Args:
+            number: Of the stage after which this is the draft, from 1 on; 0 before the first.
+            draft: What the stage gave.
+            **ending: How the stage ended.
+        """
+        files = {}
+        for field in (*PICTURES, "speech"):
+            value = getattr(draft, field)
+            if isinstance(value, (Image, Speech)):
+                files[field] = await self._kept(f"{number}-{field}", value)
+        if draft.video is not None:
+            files["video"] = draft.video.file
+        own = {name: file for name, (_, file) in self._fresh.items()}
+        self._fresh.clear()
+        return Checkpoint({**_facts(draft), **ending}, {**own, **files})
+
+    async def restore(self, task_id: str, checkpoint: Checkpoint) -> Draft:
+        """The draft that was kept.
+
+        Raises:
+            FileMissing: A file of it is gone, or was replaced.
+        """
+        draft = await restored(task_id, checkpoint, self.get)
+        for field in (*PICTURES, "speech"):
+            if isinstance(value := getattr(draft, field), (Image, Speech)):
+                self._places[value] = checkpoint.files[field]
+        return draft
+
+    async def _kept(self, name: str, value: Image | Speech) -> FileRef:
+        if value not in self._places:
+            file = await anyio.to_thread.run_sync(_encoded, value)
+            same = (held for data, held in self._fresh.values() if data == file.data)
+            self._places[value] = next(same, None) or await self.put(
+                "temp", f"{name}.{file.type}", file.data
+            )
+        return self._places[value]
+
+
+async def restored(
+    task_id: str, checkpoint: Checkpoint, read: Read, *, partly: bool = False
+) -> Draft:
+    """The draft that a checkpoint holds.
+
+    Args:
+        task_id: Its task.
+        checkpoint: From `DraftFiles.checkpoint`.
+        read: Reads a file.
+        partly: Leave pictures and sound out whose file is gone: they are None.
+
+    Raises:
+        FileMissing: A file is gone.
+    """
+    fields, files = checkpoint.fields, checkpoint.files
+    opened: dict[FileRef | None, Any] = {None: None}
+    for field in (*PICTURES, "speech"):
+        file = files.get(field)
+        if file not in opened:
+            opened[file] = await _opened(field, files[field], fields, read, partly=partly)
+    persons = _persons(fields["persons"])
+    return Draft(
+        task_id=task_id,
+        image=opened[files.get("image")],
+        portrait=opened[files.get("portrait")],
+        portrait_box=Box(*fields["portrait_box"]),
+        speech=Text(**fields["text"]) if fields["text"] else opened[files.get("speech")],
+        persons=persons,
+        person=_selected(fields["person"], persons),
+        video=Video(file=files["video"], **_video(fields["video"])) if fields["video"] else None,
+        metadata=dict(fields["metadata"]),
+    )
+
+
+async def _opened(field: str, file: FileRef, fields: JSON, read: Read, *, partly: bool) -> Any:
+    try:
+        data = await read(file)
+    except FileMissing:
+        if partly:
+            return None
+        raise
+    encoded = Encoded(data, file.name.rpartition(".")[2])
+    if field == "speech":
+        return await anyio.to_thread.run_sync(Speech.restored, encoded, fields["sample_rate"])
+    return await anyio.to_thread.run_sync(_image, encoded)
+
+
+def _image(file: Encoded) -> Image:
+    # Any size: it was within the limits when it was opened first.
+    return Image.open(file.data, max_pixels=1 << 62, max_bytes=len(file.data))
+
+
+def _encoded(value: Image | Speech) -> Encoded:
+    return value.original() if isinstance(value, Image) else value.lossless()
+
+
+# --- what is JSON ------------------------------------------------------------------------------
+
+
+def _facts(draft: Draft) -> dict[str, JSON]:
+    speech, persons, video = draft.speech, draft.persons, draft.video
+    return {
+        "portrait_box": [int(edge) for edge in draft.portrait_box],
+        "text": attrs.asdict(speech) if isinstance(speech, Text) else None,
+        "sample_rate": speech.sample_rate if isinstance(speech, Speech) else None,
+        "persons": None if persons is None else [_written(person) for person in persons],
+        "person": _selection(draft.person, persons or ()),
+        "video": video and {"duration": video.duration, "fps": video.fps, "size": video.size},
+        "metadata": draft.metadata,
+    }
+
+
+def _selection(person: Person | None, among: tuple[Person, ...]) -> JSON:
+    """The place of the very person among all, or else all that is known of them."""
+    for index, other in enumerate(among):
+        if other is person:
+            return index
+    return person and _written(person)
+
+
+def _selected(chosen: JSON, among: tuple[Person, ...] | None) -> Person | None:
+    if isinstance(chosen, int):
+        return among[chosen] if among else None
+    return _person(chosen) if chosen else None
+
+
+def _written(person: Person) -> dict[str, JSON]:
+    marks = person.landmarks
+    exact = None if marks is None else base64.b64encode(marks.astype(LANDMARKS).tobytes())
+    return {
+        "id": int(person.id),
+        "box": [int(edge) for edge in person.box],
+        "confidence": float(person.confidence),
+        "landmarks": None if exact is None else exact.decode(),
+    }
+
+
+def _persons(written: JSON) -> tuple[Person, ...] | None:
+    return None if written is None else tuple(map(_person, written))
+
+
+def _person(written: JSON) -> Person:
+    import numpy as np
+
+    marks = written["landmarks"]
+    if marks is not None:
+        marks = np.frombuffer(base64.b64decode(marks), LANDMARKS).reshape(-1, 2)
+        marks = marks.astype(np.float32)
+    return Person(written["id"], Box(*written["box"]), written["confidence"], marks)
+
+
+def _video(written: JSON) -> dict[str, Any]:
+    return {**written, "size": tuple(written["size"])}

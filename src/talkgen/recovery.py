@@ -1,0 +1,126 @@
+"""Going on with what was deferred, or broken off when a process died."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from talkgen.checkpoints import UPLOAD
+from talkgen.decisions import paid_for
+from talkgen.draft import TaskState
+from talkgen.errors import TaskBusy, TaskConflict
+from talkgen.protocols import TaskSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from talkgen.protocols import TaskJournal, TaskRecord
+    from talkgen.runs import Run, Workshop
+
+__all__ = ["Recovery", "recover"]
+
+UNFINISHED = (TaskState.RUNNING, TaskState.PUBLISHING, TaskState.DEFERRED)
+
+
+@attrs.frozen
+class Recovery:
+    """What `recover()` found.
+
+    Attributes:
+        runs: Those that go on now; await them as any other.
+        discarded: Tasks of which nothing could be made, and nothing is left.
+        skipped: The others, and why each was left alone.
+    """
+
+    runs: tuple[Run, ...]
+    discarded: tuple[str, ...]
+    skipped: Mapping[str, str]
+
+
+async def recover(
+    workshop: Workshop,
+    resume: Callable[[TaskJournal], Run],
+    task_ids: Collection[str] | None,
+) -> Recovery:
+    """Claim and start what can go on, and discard what nobody can go on with.
+
+    Args:
+        workshop: The open pipeline's.
+        resume: Starts a run of a claimed task.
+        task_ids: Only these; None for all.
+    """
+    runs: list[Run] = []
+    discarded: list[str] = []
+    skipped: dict[str, str] = {}
+    keys = tuple(stage.key for stage in workshop.stages)
+    for task in await _unfinished(workshop, task_ids):
+        task_id = task.spec.task_id
+        if (reason := _reason_to_skip(task, keys)) is not None:
+            skipped[task_id] = reason
+        elif (claimed := await workshop.journal.claim(task_id)) is None:
+            skipped[task_id] = "somebody works on it"
+        elif _has_begun(claimed.task):
+            runs.append(resume(claimed))
+        else:
+            await _end(workshop, claimed)
+            discarded.append(task_id)
+    discarded += await _discard_abandoned(workshop, task_ids)
+    return Recovery(tuple(runs), tuple(discarded), skipped)
+
+
+async def _unfinished(workshop: Workshop, task_ids: Collection[str] | None) -> list[TaskRecord]:
+    return [
+        task
+        async for task in workshop.journal.tasks(*UNFINISHED)
+        if task_ids is None or task.spec.task_id in task_ids
+    ]
+
+
+def _reason_to_skip(task: TaskRecord, keys: tuple[str, ...]) -> str | None:
+    """Why a task is to be left alone; None where it is not."""
+    if task.state is TaskState.PUBLISHING:
+        return None
+    if task.state is TaskState.DEFERRED and not _has_begun(task):
+        return "it was deferred before its inputs were kept; run it again with them"
+    if task.spec.stages != keys and _has_begun(task):
+        return "it was begun by other stages"
+    return None
+
+
+def _has_begun(task: TaskRecord) -> bool:
+    """There is something to go on with: its inputs are kept, or something is paid for."""
+    return UPLOAD in task.checkpoints or paid_for(task.operations.values())
+
+
+async def _discard_abandoned(workshop: Workshop, task_ids: Collection[str] | None) -> list[str]:
+    """Discard what is staged of tasks that the journal does not know or that have ended."""
+    if workshop.storage.durable and not workshop.journal.durable:
+        return []  # that this journal does not know them means nothing: others may
+    discarded = []
+    for task_id in await workshop.storage.staged():
+        if task_ids is None or task_id in task_ids:
+            task = await workshop.journal.get(task_id)
+            if task is None or (task.state.final and task.state is not TaskState.COMPLETED):
+                discarded += [task_id] * await _discard(workshop, task_id, task)
+    return discarded
+
+
+async def _discard(workshop: Workshop, task_id: str, task: TaskRecord | None) -> bool:
+    """Discard what is staged, as its owner, so that nobody begins the task meanwhile."""
+    spec = task.spec if task else TaskSpec(task_id, {}, ())
+    try:
+        attempt = await workshop.journal.begin(spec)
+    except (TaskBusy, TaskConflict):
+        return False
+    await _end(workshop, attempt)
+    if task is None:
+        await workshop.journal.forget(task_id)
+    return True
+
+
+async def _end(workshop: Workshop, attempt: TaskJournal) -> None:
+    files = await workshop.storage.open(attempt.task.spec.task_id)
+    await files.discard()
+    summary = {"error": "It was broken off before there was anything to go on with."}
+    await attempt.finish(TaskState.FAILED, attempt.task.summary or summary)
