@@ -307,4 +307,5 @@ async def main() -> None:
         contact_sheet(frames, opening, options.sheet)
 
 
-anyio.run(main)
+if __name__ == "__main__":
+    anyio.run(main)

@@ -64,7 +64,7 @@ class Puppet:
             pixels: RGB `uint8`, shape (height, width, 3).
             alpha: How much a pixel is the person's, 0..1, shape (height, width).
             behind: What stays behind the person: RGB of the same shape, or a colour.
-            points: The face mesh, shape (468, 2), in pixels.
+            points: The face mesh, shape (468, 3), in pixels.
         """
         height, width = alpha.shape
         face = Face(np.asarray(points, np.float32), width, height)

@@ -66,14 +66,13 @@ def _scene(
     portrait: Image, mesh: FaceMesh, matte: NDArray[np.float32] | None, colour: tuple[int, int, int]
 ) -> Scene:
     pixels = np.ascontiguousarray(portrait.pixels[..., :3])
-    points = mesh.points[:, :2]
     if matte is None:
         alpha = np.asarray(portrait.pixels[..., 3] / OPAQUE, np.float32)
-        puppet = Puppet.of(pixels, alpha, colour, points)
+        puppet = Puppet.of(pixels, alpha, colour, mesh.points)
     else:
-        alpha = _person(pixels, matte, points)
+        alpha = _person(pixels, matte, mesh.points)
         behind = _behind(pixels, alpha, mesh.eye_distance)
-        puppet = Puppet.of(estimate_foreground(pixels, alpha), alpha, behind, points)
+        puppet = Puppet.of(estimate_foreground(pixels, alpha), alpha, behind, mesh.points)
     return Scene(puppet, (portrait.width, portrait.height))
 
 
@@ -82,7 +81,7 @@ def _person(
 ) -> NDArray[np.float32]:
     """The network's matte, clean, and with all of the face in any case."""
     alpha = refine_alpha(pixels, matte)
-    outline = cv2.convexHull(np.rint(points).astype(np.int32))
+    outline = cv2.convexHull(np.rint(points[:, :2]).astype(np.int32))
     face = cv2.fillConvexPoly(np.zeros(alpha.shape, np.uint8), outline, 1)
     return np.maximum(alpha, face.astype(np.float32))
 
