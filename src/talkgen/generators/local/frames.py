@@ -36,7 +36,7 @@ class Puppet:
             behind is plain and in `pixels` too: nobody sees it move along.
         parts: Boxes that hold all of the person.
         face: Where the face is.
-        mouth: The lips and what is behind them.
+        mouth: The lips and what is behind them; None to leave them as they are.
         eyes: Both.
         head: What else moves.
     """
@@ -46,7 +46,7 @@ class Puppet:
     alpha: Floats | None
     parts: tuple[Box, ...]
     face: Face
-    mouth: Mouth
+    mouth: Mouth | None
     eyes: tuple[Eye, Eye]
     head: Head
 
@@ -86,7 +86,8 @@ class Puppet:
     def frame(self, pose: Pose) -> NDArray[np.uint8]:
         """The portrait in a pose: RGB, shape (height, width, 3)."""
         skin = self.pixels.copy()
-        self.mouth.draw(skin, pose)
+        if self.mouth is not None:
+            self.mouth.draw(skin, pose)
         if pose.blink > 0:
             for eye in self.eyes:
                 eye.draw(skin, pose.blink)

@@ -3,8 +3,8 @@
 Shapes live in the face's own frame: the origin between the lips, u along the eyes towards the
 picture's right, v down the face, n into it, the distance between the eyes in space as unit. So a
 face that is turned aside moves as one that is not, and the picture foreshortens it. Landmark
-numbers are those of MediaPipe's 468-point mesh. Pixels are counted as the mesh does: the first one's middle
-is at 0.5.
+numbers are those of MediaPipe's 468-point mesh. Pixels are counted as the mesh does: the first
+one's middle is at 0.5.
 """
 
 from __future__ import annotations
