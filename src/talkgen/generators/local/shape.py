@@ -20,7 +20,7 @@ __all__ = ["Shape"]
 CHIN, NOSE_BASE = 152, 2
 
 # Eye distances, or parts of the photo's own gap.
-FULL_OPENING = 0.2
+FULL_OPENING = 0.19
 CORNER_SHARE = 0.3  # of the jaw's way that the corners go along
 UPPER_RISE = 0.03
 SWING = 0.4  # how far the jaw goes into the face, about its hinge by the ears, as it goes down
