@@ -219,14 +219,18 @@ def steadiness(track: Track, frames: list[NDArray[np.uint8]]) -> None:
     model = np.median(track.points[:, STEADY], axis=0)
     eyes = track.points[0][[33, 133, 362, 263]].mean(axis=0)
     model = ((model - eyes) * 64 / track.unit.mean() + (80, 64)).astype(np.float32)
-    faces = [upper_face(*seen, model) for seen in zip(frames, track.points, strict=True)]
+    unit = float(np.median(track.unit))
+    faces = [upper_face(*seen, model, unit) for seen in zip(frames, track.points, strict=True)]
     alike = [similarity(faces[0], settled(face, faces[0])) for face in faces]
     row("upper face like the first frame", float(np.median(alike)), "", ">= 0.9")
     row("  worst 5 %", np.percentile(alike, 5), "", "")
 
 
 def upper_face(
-    frame: NDArray[np.uint8], points: NDArray[np.float32], model: NDArray[np.float32]
+    frame: NDArray[np.uint8],
+    points: NDArray[np.float32],
+    model: NDArray[np.float32],
+    unit: float,
 ) -> NDArray[np.uint8]:
     """From the forehead to the nose, grey, the eyes 64 pixels apart and always in one place."""
     still = points[STEADY].astype(np.float32)
@@ -234,7 +238,9 @@ def upper_face(
     matrix, _ = cv2.estimateAffinePartial2D(
         still, model, method=cv2.RANSAC, ransacReprojThreshold=1000.0
     )
-    unit = np.hypot(*(points[[362, 263]].mean(axis=0) - points[[33, 133]].mean(axis=0)))
+    # Turned and shifted, but not scaled: heads stay as large as they are, the mesh breathes.
+    matrix[:, :2] *= 64 / unit / np.hypot(*matrix[:, 0])
+    matrix[:, 2] = model.mean(axis=0) - matrix[:, :2] @ still.mean(axis=0)
     # Averaged before it is made smaller, as any picture should be.
     soft = cv2.GaussianBlur(frame, (0, 0), max(0.6 * unit / 64, 0.1))
     return cv2.cvtColor(cv2.warpAffine(soft, matrix, (160, 92)), cv2.COLOR_RGB2GRAY)

@@ -26,9 +26,9 @@ __all__ = ["Mouth"]
 CELLS = 44  # points of the fields for an eye distance
 
 # Parts of the full opening.
-PRESS = 0.14  # that the jaw goes on when the lips have met
+PRESS = 0.18  # that the jaw goes on when the lips have met
 TOUCHING = 0.2  # up to which lips are not quite apart
-LIT = (0.15, 0.9)  # from which light falls in, and at which all does
+LIT = (0.2, 0.95)  # from which light falls in, and at which all does
 DARKEST = 0.05
 
 

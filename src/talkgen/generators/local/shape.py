@@ -20,9 +20,9 @@ __all__ = ["Shape"]
 CHIN, NOSE_BASE = 152, 2
 
 # Eye distances, or parts of the photo's own gap.
-FULL_OPENING = 0.19
+FULL_OPENING = 0.185
 CORNER_SHARE = 0.3  # of the jaw's way that the corners go along
-UPPER_RISE = 0.03
+UPPER_RISE = 0.025
 SWING = 0.4  # how far the jaw goes into the face, about its hinge by the ears, as it goes down
 CLOSE_UPPER = 0.34  # the upper lip's share of closing
 ROUND, SPREAD, POUT = 0.34, 0.07, 0.2
