@@ -428,6 +428,20 @@ def test_what_is_no_pixels_has_none() -> None:
     assert codecs.pixels_of("a path", max_pixels=1) is None
 
 
+@given(st.tuples(*[st.integers(0, 255)] * 3))
+def test_a_colour_is_read_however_css_writes_it(colour: tuple[int, int, int]) -> None:
+    red, green, blue = colour
+    for text in (f"#{red:02x}{green:02X}{blue:02x}", f"rgb({red}, {green}, {blue})"):
+        assert codecs.parse_colour(text) == colour
+    assert codecs.parse_colour(f"#{red:02x}{green:02x}{blue:02x}ff") == colour
+
+
+@pytest.mark.parametrize(("text", "told"), [("bluish", "no colour"), ("#00000080", "not opaque")])
+def test_what_is_no_opaque_colour_is_refused(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        codecs.parse_colour(text)
+
+
 # --- recordings --------------------------------------------------------------------------------
 
 # Format, codec, and what is asked for; then the suffix and how far the duration may be off: lossy

@@ -22,7 +22,7 @@ from talkgen.requirements import explained
 with explained():
     import av
     import av.error
-    from PIL import Image
+    from PIL import Image, ImageColor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,7 @@ __all__ = [
     "encode_image",
     "encode_wav",
     "first_frame",
+    "parse_colour",
     "pixels_of",
     "resize",
 ]
@@ -73,6 +74,7 @@ DAMAGED_IMAGE_HINT = "Get the picture again, or open it elsewhere and save it an
 PIXEL_LIMIT_HINT = "Make it smaller, or raise the limit: Image.open(source, max_pixels=...)."
 
 EXIF_ORIENTATION = 0x0112
+OPAQUE = 255
 
 ImageFormat: TypeAlias = Literal["png", "jpeg"]
 
@@ -164,6 +166,22 @@ def encode_image(pixels: Pixels, format: ImageFormat, *, quality: int = 90) -> b
         height, width = pixels.shape[:2]
         raise MediaFailed(f"A picture of {width}x{height} cannot be {format}: {error}.") from error
     return file.getvalue()
+
+
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """Red, green and blue of an opaque colour as CSS writes it, 0..255.
+
+    Raises:
+        ValueError: The text names no colour, or a transparent one.
+    """
+    advice = "use a CSS name or #rrggbb"
+    try:
+        red, green, blue, *alpha = ImageColor.getrgb(text)
+    except ValueError as error:
+        raise ValueError(f"no colour; {advice}") from error
+    if alpha and alpha[0] < OPAQUE:
+        raise ValueError(f"not opaque; {advice}")
+    return red, green, blue
 
 
 def resize(pixels: Pixels, width: int, height: int) -> Pixels:

@@ -159,6 +159,11 @@ async def test_refusals(anyio_backend, portrait, speech):
         await LocalGenerator().generate(portrait, Text("Hello"), context)
     with pytest.raises(ValueError, match=r"16\.\.1080"):
         LocalGenerator(size=2000)
+    for wrong in ("no colour", "", "transparent", "#ffffff80"):
+        with pytest.raises(ValueError, match="background="):
+            LocalGenerator(background=wrong)
+    with pytest.raises(TypeError, match="background"):
+        LocalGenerator(background=None)
     with pytest.raises(ValueError, match="fps"):
         LocalGenerator(fps=24)
     grey = Image(np.full((64, 64, 3), 128, np.uint8))

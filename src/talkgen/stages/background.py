@@ -104,7 +104,12 @@ def _background(_instance: object, _attribute: object, value: Any) -> None:
     if not isinstance(value, str | Image):
         raise TypeError(f"background={value!r}: must be a colour, an Image or 'blur'")
     if isinstance(value, str) and value != "blur":
-        _colour(value)
+        from talkgen import codecs
+
+        try:
+            codecs.parse_colour(value)
+        except ValueError as error:
+            raise ValueError(f"background={value!r}: {error}, an Image or 'blur'") from error
 
 
 @attrs.frozen(eq=False)
@@ -156,7 +161,9 @@ def _plate(draft: Draft, background: str | Image) -> NDArray[np.uint8]:
         return _flat(cover(background, draft.portrait.width, draft.portrait.height))
     if background == "blur":
         return _defocused(draft)
-    return _plain(_colour(background), draft.portrait)
+    from talkgen import codecs
+
+    return _plain(codecs.parse_colour(background), draft.portrait)
 
 
 def _plain(colour: tuple[int, int, int], like: Image) -> NDArray[np.uint8]:
@@ -187,22 +194,3 @@ def cover(image: Image, width: int, height: int) -> Image:
     w, h = max(1, round(width * scale)), max(1, round(height * scale))
     x0, y0 = (image.width - w) // 2, (image.height - h) // 2
     return image.cropped((x0, y0, x0 + w, y0 + h)).resized(width, height)
-
-
-def _colour(text: str) -> tuple[int, int, int]:
-    """Red, green and blue of a colour, 0..255.
-
-    Raises:
-        ValueError: The text names no colour, or a transparent one.
-    """
-    with explained():
-        from PIL import ImageColor
-    try:
-        red, green, blue, *alpha = ImageColor.getrgb(text)
-    except ValueError as error:
-        raise ValueError(
-            f"background={text!r}: no colour; use a CSS name, #rrggbb, an Image or 'blur'"
-        ) from error
-    if alpha and alpha[0] < OPAQUE:
-        raise ValueError(f"background={text!r}: the colour must be opaque")
-    return red, green, blue

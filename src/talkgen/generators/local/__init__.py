@@ -20,14 +20,28 @@ from talkgen.media import Speech, Video
 from talkgen.requirements import explained
 
 if TYPE_CHECKING:
+    from talkgen.generators.local.render import Scene
     from talkgen.media import Image, Text
     from talkgen.protocols import StageContext
 
 __all__ = ["LocalGenerator"]
 
-VERSION = 1  # raised whenever the same input gives another video
+VERSION = 2  # raised whenever the same input gives another video
 SMALLEST, LARGEST = 16, 1080
-FRONTAL = 0.5  # eye distances that the nose may be off the middle: about 40 degrees of turn
+FRONTAL = 45  # degrees that a head may be turned aside
+WHITE = "#ffffff"
+
+
+def _colour(_instance: object, _attribute: object, value: str) -> None:
+    if value == WHITE:  # needs no Pillow, which a pipeline is assembled without
+        return
+    from talkgen import codecs
+
+    try:
+        codecs.parse_colour(value)
+    except ValueError as error:
+        raise ValueError(f"background={value!r}: {error}") from error
+
 
 _renders: RunVar[anyio.CapacityLimiter] = RunVar("talkgen_renders")
 
@@ -48,7 +62,9 @@ class LocalGenerator:
     size: int = attrs.field(default=512)
     fps: int = attrs.field(default=25, validator=attrs.validators.in_({25, 30}))
     seed: int = 0
-    background: str = "#ffffff"
+    background: str = attrs.field(
+        default=WHITE, validator=[attrs.validators.instance_of(str), _colour]
+    )
 
     @size.validator
     def _within(self, _attribute: object, value: int) -> None:
@@ -75,18 +91,15 @@ class LocalGenerator:
             TypeError: The speech is a text.
             talkgen.errors.NoFaceInPortrait: There is no face to animate.
             talkgen.errors.MediaFailed: The encoder gave up.
-            talkgen.errors.Degraded: The pipeline is strict, and the face is turned away.
+            talkgen.errors.Degraded: The pipeline is strict, and the face is turned away or not
+                seen well.
         """
         if not isinstance(speech, Speech):
             raise TypeError("the local renderer cannot speak a text; give it a recording")
         with explained():
             from talkgen.generators.local import render
         scene = await render.prepare(self, portrait, context.scheduler)
-        if abs(turn := scene.puppet.face.turn) > FRONTAL:
-            context.degraded(
-                "The face is turned to the side: its lips and lids may move in the wrong place.",
-                turn=round(turn, 2),
-            )
+        _judge(scene, context)
         async with context.files.scratch() as folder:
             path = folder / "video.mp4"
             work = partial(
@@ -103,6 +116,22 @@ class LocalGenerator:
         frames = render.frame_count(speech, self.fps)
         context.report(1.0, "Video rendered", stage="render_complete", frames=frames)
         return Video(file=file, duration=frames / self.fps, fps=self.fps, size=scene.size)
+
+
+def _judge(scene: Scene, context: StageContext) -> None:
+    """Tell what of the face is not seen well enough to move as it should."""
+    turn = round(scene.puppet.face.turn)
+    if scene.puppet.mouth is None:
+        context.degraded(
+            "The face is not seen well: its mouth stays as it is in the photo.",
+            confidence=round(scene.confidence, 2),
+            turn=turn,
+        )
+    elif abs(turn) > FRONTAL:
+        context.degraded(
+            "The face is turned to the side: its lips and lids may move in the wrong place.",
+            turn=turn,
+        )
 
 
 def _at_frame(context: StageContext, frame: int, frames: int) -> None:

@@ -36,7 +36,7 @@ class Puppet:
             behind is plain and in `pixels` too: nobody sees it move along.
         parts: Boxes that hold all of the person.
         face: Where the face is.
-        mouth: The lips and what is behind them.
+        mouth: The lips and what is behind them; None to leave them as they are.
         eyes: Both.
         head: What else moves.
     """
@@ -46,7 +46,7 @@ class Puppet:
     alpha: Floats | None
     parts: tuple[Box, ...]
     face: Face
-    mouth: Mouth
+    mouth: Mouth | None
     eyes: tuple[Eye, Eye]
     head: Head
 
@@ -64,7 +64,7 @@ class Puppet:
             pixels: RGB `uint8`, shape (height, width, 3).
             alpha: How much a pixel is the person's, 0..1, shape (height, width).
             behind: What stays behind the person: RGB of the same shape, or a colour.
-            points: The face mesh, shape (468, 2), in pixels.
+            points: The face mesh, shape (468, 3), in pixels.
         """
         height, width = alpha.shape
         face = Face(np.asarray(points, np.float32), width, height)
@@ -86,7 +86,8 @@ class Puppet:
     def frame(self, pose: Pose) -> NDArray[np.uint8]:
         """The portrait in a pose: RGB, shape (height, width, 3)."""
         skin = self.pixels.copy()
-        self.mouth.draw(skin, pose)
+        if self.mouth is not None:
+            self.mouth.draw(skin, pose)
         if pose.blink > 0:
             for eye in self.eyes:
                 eye.draw(skin, pose.blink)

@@ -9,8 +9,8 @@ import anyio.to_thread
 import attrs
 import cv2
 import numpy as np
-from PIL import ImageColor
 
+from talkgen.codecs import parse_colour
 from talkgen.generators.local.encoding import encode
 from talkgen.generators.local.frames import Puppet
 from talkgen.generators.local.motion import move
@@ -37,6 +37,7 @@ __all__ = ["Scene", "frame_count", "prepare", "render"]
 OPAQUE = 255
 ENLARGED = 1.3  # beyond this a portrait looks soft, and is sharpened a little
 SHARPENING = 0.35
+CLEAR = 0.8  # confidence in a face from which its landmarks are where they seem
 LEAST_SEEN = 0.02  # alpha from which a pixel has something of the person
 
 
@@ -47,10 +48,12 @@ class Scene:
     Attributes:
         puppet: The portrait, ready to be posed.
         size: Width and height of the video in pixels, both even.
+        confidence: How clear the face is, 0..1.
     """
 
     puppet: Puppet
     size: tuple[int, int]
+    confidence: float
 
 
 async def prepare(generator: LocalGenerator, portrait: Image, scheduler: GPUScheduler) -> Scene:
@@ -58,7 +61,7 @@ async def prepare(generator: LocalGenerator, portrait: Image, scheduler: GPUSche
     scaled = await anyio.to_thread.run_sync(_scaled, portrait, generator.size)
     mesh = await find_mesh(scaled, scheduler=scheduler)
     matte = None if _cut_out(scaled) else await scheduler.run(SelfieSegmentationModel(), scaled)
-    colour = _rgb(generator.background)
+    colour = parse_colour(generator.background)
     return await anyio.to_thread.run_sync(_scene, scaled, mesh, matte, colour)
 
 
@@ -66,15 +69,17 @@ def _scene(
     portrait: Image, mesh: FaceMesh, matte: NDArray[np.float32] | None, colour: tuple[int, int, int]
 ) -> Scene:
     pixels = np.ascontiguousarray(portrait.pixels[..., :3])
-    points = mesh.points[:, :2]
     if matte is None:
         alpha = np.asarray(portrait.pixels[..., 3] / OPAQUE, np.float32)
-        puppet = Puppet.of(pixels, alpha, colour, points)
+        puppet = Puppet.of(pixels, alpha, colour, mesh.points)
     else:
-        alpha = _person(pixels, matte, points)
+        alpha = _person(pixels, matte, mesh.points)
         behind = _behind(pixels, alpha, mesh.eye_distance)
-        puppet = Puppet.of(estimate_foreground(pixels, alpha), alpha, behind, points)
-    return Scene(puppet, (portrait.width, portrait.height))
+        puppet = Puppet.of(estimate_foreground(pixels, alpha), alpha, behind, mesh.points)
+    if mesh.confidence < CLEAR:
+        # Lips that open beside the mouth look worse than a mouth that does not move.
+        puppet = attrs.evolve(puppet, mouth=None)
+    return Scene(puppet, (portrait.width, portrait.height), mesh.confidence)
 
 
 def _person(
@@ -82,7 +87,7 @@ def _person(
 ) -> NDArray[np.float32]:
     """The network's matte, clean, and with all of the face in any case."""
     alpha = refine_alpha(pixels, matte)
-    outline = cv2.convexHull(np.rint(points).astype(np.int32))
+    outline = cv2.convexHull(np.rint(points[:, :2]).astype(np.int32))
     face = cv2.fillConvexPoly(np.zeros(alpha.shape, np.uint8), outline, 1)
     return np.maximum(alpha, face.astype(np.float32))
 
@@ -173,8 +178,3 @@ def _behind(
         filled = filled + guess * part[..., None]
         weight = weight + part
     return np.clip(filled / np.maximum(weight, 1e-6)[..., None], 0, 255).astype(np.uint8)
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    red, green, blue, *_ = ImageColor.getrgb(colour)
-    return red, green, blue

@@ -1,13 +1,15 @@
 """What posing a portrait rests on: the face's frame of reference, and fields that move skin.
 
 Shapes live in the face's own frame: the origin between the lips, u along the eyes towards the
-picture's right, v down the face, the distance between the eyes as unit. Landmark numbers are
-those of MediaPipe's 468-point mesh. Pixels are counted as the mesh does: the first one's middle
-is at 0.5.
+picture's right, v down the face, n into it, the distance between the eyes in space as unit. So a
+face that is turned aside moves as one that is not, and the picture foreshortens it. Landmark
+numbers are those of MediaPipe's 468-point mesh. Pixels are counted as the mesh does: the first
+one's middle is at 0.5.
 """
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,8 +24,11 @@ __all__ = ["Box", "Face", "Floats", "Grid", "Layer", "places", "sampled", "smoot
 
 Floats: TypeAlias = "NDArray[np.floating[Any]]"
 
-EYE_CORNERS = ((33, 133), (362, 263))
-NOSE_TIP = 4
+EYE_CORNERS = ([33, 133], [362, 263])
+MOUTH_CORNERS, LIPS = [61, 291], [13, 14]
+
+BENT_REACH = 0.6  # u to which lips and cheeks lie around the teeth
+LEAST_SEEN = 0.35  # of the plane's own foreshortening, where a bent face turns out of sight
 
 FIXED_POINT_STEPS = 4  # the fields' slope is at most one half: what is left is a sixteenth
 
@@ -77,69 +82,85 @@ class Box:
 
 @attrs.frozen(eq=False)
 class Face:
-    """The face's own frame in a picture.
+    """The face's own frame in a picture: a plane that is turned as the head is, or a bent one.
+
+    The plane goes through the eyes and the corners of the mouth, and is seen from far away. A bent
+    face falls back to both sides of the mouth, as lips lie around teeth; before it would fold out
+    of sight it goes on straight, so that each pixel has one place on it.
 
     Attributes:
-        points: `float32`, shape (468, 2), pixels.
+        points: `float32`, shape (468, 3), pixels; z is smaller towards the camera.
         width: Of the picture.
         height: Of the picture.
+        bend: How far it falls back at u = 1, as u squared, 0 or more; 0 is the plane.
     """
 
     points: Floats
     width: int
     height: int
-
-    @cached_property
-    def eyes(self) -> Floats:
-        """The two eyes' centres, the picture's left one first, shape (2, 2)."""
-        return np.array([self.points[list(c)].mean(axis=0) for c in EYE_CORNERS], np.float32)
+    bend: float = 0.0
 
     @cached_property
     def unit(self) -> float:
-        """The distance between the eyes in pixels."""
-        return float(np.hypot(*(self.eyes[1] - self.eyes[0])))
+        """The distance between the eyes, in space, in pixels."""
+        return float(np.linalg.norm(self._eyes[1] - self._eyes[0]))
 
     @cached_property
     def axes(self) -> Floats:
-        """Rows u and v, as pixels for each unit."""
-        right = self.eyes[1] - self.eyes[0]
-        return np.array([right, (-right[1], right[0])], np.float32)
+        """Rows u, v and n (into the face), as the picture shows them: pixels for each unit."""
+        return np.asarray(self._space[:, :2] * self.unit, np.float32)
 
     @cached_property
     def origin(self) -> Floats:
         """Between the lips, in pixels."""
-        return np.asarray(self.points[[13, 14]].mean(axis=0), np.float32)
+        return np.asarray(self.points[LIPS, :2].mean(axis=0), np.float32)
 
     @property
     def turn(self) -> float:
-        """How far the tip of the nose is to the side of the eyes' middle: 0 for a frontal face."""
-        tip, *eyes = self.local(np.vstack([self.points[NOSE_TIP], self.eyes]))[:, 0]
-        return float(tip - np.mean(eyes))
+        """How far the head is turned aside, in degrees; positive to the picture's right."""
+        return math.degrees(math.asin(self._space[0, 2]))
 
     @property
     def whole(self) -> Box:
         """All of the picture."""
         return Box(0, 0, self.width, self.height)
 
+    def bent(self) -> Face:
+        """The same, bent so that the corners of the mouth lie on it."""
+        u, _, n = self._space @ (self.points[MOUTH_CORNERS] - self.points[LIPS].mean(axis=0)).T
+        return attrs.evolve(self, bend=max(0.0, float(n.sum() / (u**2).sum()) * self.unit))
+
     def local(self, points: Floats) -> Floats:
         """Pixels, shape (..., 2), to (u, v)."""
-        return np.asarray((points - self.origin) @ self.axes.T / self.unit**2, np.float32)
+        away, (across, down, inwards) = points - self.origin, self.axes
+        u = self._unbent(_cross(away, down))
+        flat = away - u[..., None] * across - self._fall(u)[..., None] * inwards
+        return np.asarray(np.stack([u, flat @ down / (down @ down)], axis=-1), np.float32)
 
     def pixels(self, points: Floats) -> Floats:
         """(u, v), shape (..., 2), to pixels."""
-        return np.asarray(points @ self.axes + self.origin, np.float32)
+        places = np.concatenate([points, self._fall(points[..., :1])], axis=-1)
+        return np.asarray(places @ self.axes + self.origin, np.float32)
 
-    def ways(self, u: Floats, v: Floats) -> Floats:
-        """Movements in eye distances, along u and v, to pixels, shape (..., 2)."""
-        return np.asarray(np.stack([u, v], axis=-1) @ self.axes, np.float32)
+    def ways(self, at: Floats, u: Floats, v: Floats, n: Floats | float = 0.0) -> Floats:
+        """Movements in eye distances to pixels, shape (..., 2).
+
+        Args:
+            at: The u of the places that move.
+            u: Along the face.
+            v: Down the face.
+            n: Into the face.
+        """
+        slope = 2 * self.bend * np.clip(at, *self._bent_within)
+        return np.asarray(np.stack([u, v, n + u * slope], axis=-1) @ self.axes, np.float32)
 
     def height_of(self, landmark: int) -> float:
         """Its v."""
-        return float(self.local(self.points[landmark])[1])
+        return float(self.local(self.points[landmark, :2])[1])
 
     def contour(self, landmarks: tuple[int, ...]) -> Floats:
         """Landmarks in (u, v), by rising u."""
-        local = self.local(self.points[list(landmarks)])
+        local = self.local(self.points[list(landmarks), :2])
         return np.asarray(local[np.argsort(local[:, 0])], np.float32)
 
     def box(self, u: tuple[float, float], v: tuple[float, float]) -> Box:
@@ -149,6 +170,52 @@ class Face:
         x0, y0 = np.clip(np.floor(corners.min(axis=0)), 0, size - 2)
         x1, y1 = np.clip(np.ceil(corners.max(axis=0)), [x0 + 2, y0 + 2], size)
         return Box(int(x0), int(y0), int(x1), int(y1))
+
+    @cached_property
+    def _eyes(self) -> Floats:
+        """The eyes' centres in space, the picture's left one first."""
+        return np.array([self.points[corners].mean(axis=0) for corners in EYE_CORNERS], np.float32)
+
+    @cached_property
+    def _space(self) -> Floats:
+        """Unit vectors along the eyes, down to the mouth, and into the face, shape (3, 3)."""
+        across = (self._eyes[1] - self._eyes[0]) / self.unit
+        down = self.points[MOUTH_CORNERS].mean(axis=0) - self._eyes.mean(axis=0)
+        down = down - across * (down @ across)
+        down = down / np.linalg.norm(down)
+        return np.array([across, down, np.cross(across, down)], np.float32)
+
+    @cached_property
+    def _bent_within(self) -> tuple[float, float]:
+        """The u between which it is bent; straight beyond."""
+        low, high = -BENT_REACH, BENT_REACH
+        across, down, inwards = self.axes
+        seen, turning = _cross(across, down), 2 * self.bend * _cross(inwards, down)
+        fold = (LEAST_SEEN - 1) * seen / turning if turning else low
+        return (max(low, float(fold)), high) if turning >= 0 else (low, min(high, float(fold)))
+
+    def _fall(self, u: Floats) -> Floats:
+        """How far the face has fallen back at u."""
+        near = np.clip(u, *self._bent_within)
+        return np.asarray(self.bend * near * (2 * u - near), np.float32)
+
+    def _unbent(self, seen: Floats) -> Floats:
+        """The u that is seen so far across the picture, in pixels times pixels of the v axis.
+
+        The root of a quadratic equation where the face is bent.
+        """
+        across, down, inwards = self.axes
+        a, b = _cross(across, down), self.bend * _cross(inwards, down)
+        low, high = self._bent_within
+        first, last = ((a + b * end) * end for end in (low, high))
+        near = np.clip(seen, first, last)
+        inside = 2 * near / (a + np.sqrt(a * a + 4 * b * near))
+        before = np.minimum(seen - first, 0) / (a + 2 * b * low)
+        return np.asarray(inside + before + np.maximum(seen - last, 0) / (a + 2 * b * high))
+
+
+def _cross(a: Floats, b: Floats) -> Floats:
+    return np.asarray(a[..., 0] * b[1] - a[..., 1] * b[0])
 
 
 @attrs.frozen(eq=False)

@@ -191,7 +191,7 @@ def _full(opening: NDArray[np.float32]) -> NDArray[np.float32]:
     """Quiet and loud voices alike use the jaw's whole way, on their loudest syllables."""
     loud = opening[opening > _AUDIBLE]
     most = float(np.percentile(loud, 95)) if loud.size else 1.0
-    return np.asarray(np.clip(opening / most, 0, 1) ** 0.5, np.float32)
+    return np.asarray(np.clip(opening / most, 0, 1) ** 0.4, np.float32)
 
 
 def _width(bands: NDArray[np.float32]) -> NDArray[np.float32]:
