@@ -24,6 +24,7 @@ cancellation is never wrapped.
       StageFailed                      a stage raised something else; see `__cause__`
       StorageError
         FileMissing (FileNotFoundError)
+        StorageUnavailable             the object store does not answer
         InvalidName (ValueError)       a task id or file name that could leave its folder
         JournalUnusable                the journal is damaged, too new, or cannot be written
       NotReady                         the video is not there yet
@@ -63,6 +64,7 @@ __all__ = [
     "Severity",
     "StageFailed",
     "StorageError",
+    "StorageUnavailable",
     "TalkgenError",
     "TaskBusy",
     "TaskConflict",
@@ -222,6 +224,14 @@ class StorageError(TalkgenError):
 
 class FileMissing(StorageError, FileNotFoundError):
     """No such file is published, or staged by this task."""
+
+
+class StorageUnavailable(StorageError):
+    """The object store cannot be reached, or has failed; the same call may succeed later."""
+
+    severity = Severity.EXTERNAL
+    retryable = True
+    outage = True
 
 
 class InvalidName(StorageError, ValueError):
