@@ -6,6 +6,7 @@ import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from talkgen.generators.did import DIdGenerator
 from talkgen.generators.local import LocalGenerator
 from talkgen.models.face import FaceDetector
 from talkgen.models.segmentation import SelfieRemover
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["choose_backends", "default_stages", "default_storage", "shared_scheduler"]
 
 
-def choose_backends(settings: Settings) -> Backends:  # noqa: ARG001 - all settings give these
-    """The embedded backends: they need no download, no key and no GPU."""
-    return Backends(detector=FaceDetector(), remover=SelfieRemover(), generator=LocalGenerator())
+def choose_backends(settings: Settings) -> Backends:
+    """The embedded backends, which need no download, no key and no GPU; D-ID where it has a key."""
+    generator = DIdGenerator(settings.d_id_api_key) if settings.d_id_api_key else LocalGenerator()
+    return Backends(detector=FaceDetector(), remover=SelfieRemover(), generator=generator)
 
 
 def default_stages(settings: Settings) -> tuple[Stage, ...]:
