@@ -299,7 +299,7 @@ class Job:
                 if name is not None:
                     await delete(name)
             except DIdError as error:
-                logger.warning("task %s: %s", self._context.task_id, error)
+                logger.warning("task %s: %s", self._context.task_id, str(error))
 
 
 def _moment(text: str) -> datetime:

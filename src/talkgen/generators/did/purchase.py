@@ -119,7 +119,7 @@ class Purchase:
         try:
             await self._client.create_talk(request, on_created=self._write_down)
         except OutcomeUnknown as error:
-            logger.warning("%s", error)
+            logger.warning("%s", str(error))  # not the error: a kept record would keep its frames
         except DIdError as error:
             await self._refused(error, lost_before)
             raise
