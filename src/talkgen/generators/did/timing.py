@@ -103,7 +103,7 @@ class Polling:
     """
 
     first: float = _seconds(2.0)
-    growth: float = attrs.field(default=1.5, validator=validators.ge(1))
+    growth: float = attrs.field(default=1.2, validator=validators.ge(1))
     longest: float = _seconds(10.0)
     jitter: float = attrs.field(default=0.2, validator=[validators.ge(0), validators.lt(1)])
     patience: float = _seconds(300.0)

@@ -111,6 +111,11 @@ class FakeDId:
         """Jump ahead in time: a day later, links and uploads have expired."""
         self._clock.advance(seconds)
 
+    def ended(self, talk_id: str) -> float:
+        """When a talk ended, or will, by `time.monotonic()`."""
+        with self._state.lock:
+            return self._clock.monotonic(self._state.talks[talk_id].ends)
+
     def webhook_bodies(self, talk_id: str) -> list[bytes]:
         """What the talk's webhook would be sent, one for each change of its status.
 

@@ -37,6 +37,10 @@ class Clock:
         """Seconds since 1970."""
         return self._base + (time.monotonic() - self._began) * self.speed
 
+    def monotonic(self, seconds: float) -> float:
+        """The same moment by `time.monotonic()`."""
+        return self._began + (seconds - self._base) / self.speed
+
     def advance(self, seconds: float) -> None:
         """Jump ahead."""
         self._base += seconds
