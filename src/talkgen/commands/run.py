@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from talkgen.commands import Commands
     from talkgen.draft import Result
-    from talkgen.protocols import Stage
+    from talkgen.protocols import Stage, VideoGenerator
 
 __all__ = ["add"]
 
@@ -41,8 +41,12 @@ def add(commands: Commands) -> None:
     run.add_argument("-o", "--output", type=Path, required=True, help="the video, MP4")
     run.add_argument("--background", metavar="COLOUR|FILE|blur", help="put behind the person")
     run.add_argument("--person", type=int, metavar="N", help="which person, 1 is the best")
-    run.add_argument("--size", type=int, default=512, help="longest side in pixels (512)")
-    run.add_argument("--seed", type=int, default=0, help="of blinks and small motion (0)")
+    run.add_argument(
+        "--size", type=int, default=512, help="longest side in pixels (512), local only"
+    )
+    run.add_argument(
+        "--seed", type=int, default=0, help="of blinks and small motion (0), local only"
+    )
     run.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -79,8 +83,16 @@ def _stages(options: argparse.Namespace, settings: Settings) -> tuple[Stage, ...
         DetectPersons(confidence=settings.confidence_threshold, select=options.person or "best"),
         RemoveBackground(),
         *replace,
-        GenerateVideo(LocalGenerator(size=options.size, seed=options.seed)),
+        GenerateVideo(_generator(options, settings)),
     )
+
+
+def _generator(options: argparse.Namespace, settings: Settings) -> VideoGenerator:
+    """The one that the settings choose; size and seed are the local renderer's."""
+    chosen = choose_backends(settings).generator
+    if isinstance(chosen, LocalGenerator):
+        return LocalGenerator(size=options.size, seed=options.seed)
+    return chosen
 
 
 def _background(text: str) -> Any:
@@ -91,5 +103,5 @@ def _background(text: str) -> Any:
 
 def _name_backends(settings: Settings, console: Console) -> None:
     backends = choose_backends(settings)
-    names = (type(backends.detector), type(backends.remover), LocalGenerator)
+    names = (type(backends.detector), type(backends.remover), type(backends.generator))
     console.print("Using " + ", ".join(kind.__name__ for kind in names), highlight=False)

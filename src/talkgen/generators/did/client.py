@@ -35,8 +35,8 @@ from talkgen.generators.did.webhooks import Sleepers
 from talkgen.requirements import explained
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Awaitable, Callable, Mapping
-    from pathlib import Path
     from types import TracebackType
 
     import httpx
@@ -387,7 +387,7 @@ class DIdClient:
             return False
         return self._sleepers.wake(talk.id)
 
-    async def download(self, talk: Talk, path: Path) -> None:
+    async def download(self, talk: Talk, path: str | os.PathLike[str]) -> None:
         """Fetch a talk's video into a file.
 
         A link that is not taken any more is replaced by a new one, once.
@@ -410,7 +410,7 @@ class DIdClient:
                 error.talk_id = talk.id
                 raise
 
-    async def _fetch(self, talk: Talk, path: Path) -> None:
+    async def _fetch(self, talk: Talk, path: str | os.PathLike[str]) -> None:
         if talk.result_url is None:
             raise DIdError(f"Talk {talk.id} has no video: it is {talk.status}.", talk_id=talk.id)
         async with self._downloads:

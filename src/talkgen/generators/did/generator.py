@@ -64,7 +64,8 @@ class DIdGenerator:
         driver_expressions: Moods.
         provider: Who speaks a text whose voice is named.
         name: What talks are called in D-ID's studio, with a part of their token.
-        webhook: An https link that D-ID tells of changes; hand what it is sent to `notify`.
+        webhook: An https link that D-ID tells of changes; hand what it is sent to `notify`. Not in
+            the repr, since its path should be unguessable.
         timeout: Seconds until a talk that is not done is deferred; None takes the settings'
             (`D_ID_TIMEOUT_SECONDS`), else 300, or 20 for each second of the recording.
         max_credits: The most that one run may cost.
@@ -96,7 +97,7 @@ class DIdGenerator:
     )
     provider: str = attrs.field(default="microsoft", kw_only=True)
     name: str = attrs.field(default="talkgen", kw_only=True)
-    webhook: str | None = attrs.field(default=None, kw_only=True)
+    webhook: str | None = attrs.field(default=None, kw_only=True, repr=False)
     timeout: float | None = attrs.field(default=None, kw_only=True)
     max_credits: float | None = attrs.field(default=None, kw_only=True)
     budget: float | None = attrs.field(default=None, kw_only=True)

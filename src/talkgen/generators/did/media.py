@@ -70,11 +70,11 @@ def picture(portrait: Image, background: str) -> Encoded:
             hint="Use a larger photo, or one that shows the person closer.",
         )
     opaque = on_background(portrait, background)
-    scale = min(1.0, MAX_SIDE / max(opaque.width, opaque.height))
+    sides = opaque.width, opaque.height
+    # The longer side is brought down, unless the shorter would fall below what D-ID takes.
+    scale = max(MAX_SIDE / max(sides), MIN_SIDE / min(sides))
     if scale < 1:
-        width = max(MIN_SIDE, round(opaque.width * scale))
-        height = max(MIN_SIDE, round(opaque.height * scale))
-        opaque = opaque.resized(width, height)
+        opaque = opaque.resized(round(opaque.width * scale), round(opaque.height * scale))
     return Encoded(opaque.encode("jpeg"), "jpg")
 
 

@@ -106,7 +106,7 @@ class TalkRequest:
     config: TalkConfig = TalkConfig()
     user_data: str | None = attrs.field(default=None, validator=_one_line)
     name: str | None = None
-    webhook: str | None = None
+    webhook: str | None = attrs.field(default=None, repr=False)
 
     def to_json(self) -> dict[str, JSON]:
         """As the API takes it."""

@@ -76,16 +76,18 @@ class RetryPolicy:
     settle_window: float = _seconds(20.0)
     settle_interval: float = _seconds(5.0)
 
-    def pause(self, error: RateLimited) -> float:
-        """Seconds that a 429 asks for."""
+    def pause(self, error: DIdError) -> float:
+        """Seconds that an answer asks for; those after a 429, where it does not say."""
         asked = self.rate_limited_wait if error.retry_after is None else error.retry_after
         return min(asked + random.uniform(0, self.jitter), self.longest_wait)  # noqa: S311
 
     def wait(self, error: Exception) -> bool | float:
         """Whether to try again: False, True after the usual wait, or after so many seconds."""
-        if isinstance(error, RateLimited):
+        if not isinstance(error, DIdError):
+            return False
+        if isinstance(error, RateLimited) or (error.retryable and error.retry_after is not None):
             return self.pause(error)
-        return isinstance(error, DIdError) and (error.retryable or error.status == CONFLICT)
+        return error.retryable or error.status == CONFLICT
 
 
 @attrs.frozen(kw_only=True)

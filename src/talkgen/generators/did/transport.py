@@ -18,8 +18,8 @@ with explained():
     import httpx
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from talkgen._types import JSON, Secret
 
@@ -116,7 +116,7 @@ class Transport:
             raise failure(response.status_code, response.headers, text.encode(), doing=doing)
         return _read(response.content, doing) if response.content else None
 
-    async def download(self, url: str, path: Path) -> None:
+    async def download(self, url: str, path: str | os.PathLike[str]) -> None:
         """Fetch a result into a file, without the key and without touching the link.
 
         Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import threading
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,8 @@ __all__ = ["picture_size", "sound_seconds", "video"]
 FPS = 5
 SIDE = 64
 RATE = 16_000
+
+_making = threading.Lock()
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:
@@ -43,9 +46,14 @@ def sound_seconds(data: bytes) -> float | None:
         return None
 
 
-@lru_cache(maxsize=32)
 def video(seconds: float) -> bytes:
     """A small MP4 with picture and sound of this length."""
+    with _making:  # once, however many ask at the same time
+        return _made(seconds)
+
+
+@lru_cache(maxsize=32)
+def _made(seconds: float) -> bytes:
     with explained():
         import av
         import numpy as np
