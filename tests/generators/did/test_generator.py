@@ -51,6 +51,7 @@ async def test_the_usual_request(anyio_backend, bench):
     assert request["script"]["type"] == "audio"
     assert request["source_url"].startswith("s3://")
     assert "webhook" not in request
+    assert bench.service.ledger.requests["GET /talks"] == 0  # an answer that came needs no search
 
 
 async def test_every_option_reaches_the_request(anyio_backend, bench):
