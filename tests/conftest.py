@@ -1,9 +1,14 @@
 """Fixtures that every test may use."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# No test asks the real hub, or finds what its user has fetched. Set before anybody reads them.
+os.environ["HF_HOME"] = str(Path(tempfile.gettempdir()) / "talkgen-tests-hub")
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 DEMO = Path(__file__).parent.parent / "docs" / "assets" / "demo"
 
@@ -29,4 +34,13 @@ def media() -> Path:
     folder = os.environ.get("TALKGEN_TEST_MEDIA")
     if not folder:
         pytest.skip("TALKGEN_TEST_MEDIA names no folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """Networks that the project does not carry, like yolov8n.pt."""
+    folder = os.environ.get("TALKGEN_TEST_WEIGHTS")
+    if not folder:
+        pytest.skip("TALKGEN_TEST_WEIGHTS names no folder")
     return Path(folder)

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import av
 import pytest
+from rich.console import Console
 
-from talkgen import doctor
+from talkgen import Settings, choice, doctor
 from talkgen.__main__ import main
+from talkgen.commands import run as run_command
 
 
 def run(*arguments):
@@ -87,12 +90,46 @@ def test_doctor_tells_what_is_usable(capsys):
     told = capsys.readouterr().out
     assert "ok  detection (embedded)" in told
     assert "opencv-python" in told
+    assert "detection (YOLO)" in told
+
+
+def test_doctor_tells_which_full_models_a_run_would_take(capsys, monkeypatch, tmp_path):
+    (tmp_path / "mine.pt").touch()
+    monkeypatch.setenv("YOLO_WEIGHTS", str(tmp_path / "mine.pt"))
+    monkeypatch.setenv("TALKGEN_REMOVER", "embedded")
+    monkeypatch.setattr(choice, "find_spec", lambda name: name)
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert "  ok  detection (YOLO)" in told
+    assert "  --  background removal (BiRefNet): the settings choose the embedded one." in told
+
+    monkeypatch.setenv("YOLO_WEIGHTS", "yolov8s")
+    main(["doctor"])
+    assert "yolov8s is not on this machine" in capsys.readouterr().out
+
+
+def test_doctor_names_the_gpus(monkeypatch):
+    torch = pytest.importorskip("torch")
+    gpu = SimpleNamespace(name="Tesla T4", total_memory=16 * 2**30)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpu)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert list(doctor._accelerators()) == ["cuda:0 Tesla T4, 16.0 GiB", "mps"]
+
+
+def test_doctor_needs_no_extra(monkeypatch):
+    for name in ("torch", "huggingface_hub"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert list(doctor._accelerators()) == []
+    assert doctor._cache() is None
 
 
 def test_doctor_tells_why_not():
     finding = doctor.Finding("detection", "The system library libGL.so.1 is missing.")
     report = doctor.Report({"talkgen": "0"}, (finding,))
     assert not report.usable
+    optional = doctor.Finding("detection (YOLO)", "YOLO is not installed.", optional=True)
+    assert doctor.Report({"talkgen": "0"}, (optional,)).usable
     assert "  NO  detection: The system library libGL.so.1 is missing." in report.lines()
 
 
@@ -103,3 +140,15 @@ def test_doctor_does_not_stop_at_what_is_absent():
     finding = doctor._tried("x", attempt)
     assert 'pip install "av"' in finding.trouble
     assert doctor._version("no-such-package") == "is not installed"
+
+
+def test_a_key_in_the_settings_means_d_id(capsys):
+    console = Console(stderr=True)
+    options = SimpleNamespace(background=None, person=None, size=64, seed=0)
+    for settings, name in (
+        (Settings(), "LocalGenerator"),
+        (Settings(d_id_api_key="a:b"), "DIdGenerator"),
+    ):
+        assert type(run_command._stages(options, settings)[-1].generator).__name__ == name
+        run_command._name_backends(settings, console)
+        assert name in capsys.readouterr().err

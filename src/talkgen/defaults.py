@@ -1,4 +1,4 @@
-"""Which backend for what is installed, and the scheduler that pipelines share."""
+"""What a pipeline has where it is given nothing, and the scheduler that pipelines share."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from talkgen.generators.did import DIdGenerator
-from talkgen.generators.local import LocalGenerator
-from talkgen.models.face import FaceDetector
-from talkgen.models.segmentation import SelfieRemover
-from talkgen.protocols import Backends
+from talkgen.cache import ResultCache
 from talkgen.scheduling import LocalScheduler
 from talkgen.stages.background import RemoveBackground
 from talkgen.stages.detection import DetectPersons
@@ -18,16 +14,15 @@ from talkgen.stages.generation import GenerateVideo
 from talkgen.storage import LocalStorage, Retention
 
 if TYPE_CHECKING:
-    from talkgen.protocols import GPUScheduler, Stage
+    from talkgen.protocols import GPUScheduler, Stage, Storage
     from talkgen.settings import Settings
 
-__all__ = ["choose_backends", "default_stages", "default_storage", "shared_scheduler"]
-
-
-def choose_backends(settings: Settings) -> Backends:
-    """The embedded backends, which need no download, no key and no GPU; D-ID where it has a key."""
-    generator = DIdGenerator(settings.d_id_api_key) if settings.d_id_api_key else LocalGenerator()
-    return Backends(detector=FaceDetector(), remover=SelfieRemover(), generator=generator)
+__all__ = [
+    "default_cache",
+    "default_stages",
+    "default_storage",
+    "shared_scheduler",
+]
 
 
 def default_stages(settings: Settings) -> tuple[Stage, ...]:
@@ -50,6 +45,13 @@ def default_storage(settings: Settings) -> LocalStorage:
     )
     min_free_bytes = int(settings.min_free_space_gb * 2**30)
     return LocalStorage(settings.storage_root, retention=retention, min_free_bytes=min_free_bytes)
+
+
+def default_cache(settings: Settings, storage: Storage) -> ResultCache | None:
+    """What remembers the models' results; None where the settings keep none."""
+    if not settings.cache_megabytes:
+        return None
+    return ResultCache(storage, max_bytes=int(settings.cache_megabytes * 2**20))
 
 
 class SharedScheduler:

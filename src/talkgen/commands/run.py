@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 
+from talkgen.choice import choose_backends
 from talkgen.commands import DEFERRED, DONE
-from talkgen.defaults import choose_backends
 from talkgen.display import progress
 from talkgen.generators.local import LocalGenerator
 from talkgen.pipeline import Pipeline
@@ -65,7 +66,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
 async def _make(options: argparse.Namespace, settings: Settings, console: Console) -> Result:
     stages = _stages(options, settings)
-    _name_backends(settings, console)
+    await anyio.to_thread.run_sync(_name_backends, settings, console)
     async with Pipeline(stages, settings=settings) as pipeline:
         run = pipeline.start(options.image, options.audio)
         await progress(run, console)
@@ -89,7 +90,7 @@ def _stages(options: argparse.Namespace, settings: Settings) -> tuple[Stage, ...
 
 def _generator(options: argparse.Namespace, settings: Settings) -> VideoGenerator:
     """The one that the settings choose; size and seed are the local renderer's."""
-    chosen = choose_backends(settings).generator
+    chosen = choose_backends(settings).backends.generator
     if isinstance(chosen, LocalGenerator):
         return LocalGenerator(size=options.size, seed=options.seed)
     return chosen
@@ -102,6 +103,6 @@ def _background(text: str) -> Any:
 
 
 def _name_backends(settings: Settings, console: Console) -> None:
-    backends = choose_backends(settings)
+    backends = choose_backends(settings).backends
     names = (type(backends.detector), type(backends.remover), type(backends.generator))
     console.print("Using " + ", ".join(kind.__name__ for kind in names), highlight=False)

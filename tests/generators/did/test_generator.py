@@ -14,7 +14,7 @@ import pytest
 
 from talkgen import DetectPersons, GenerateVideo, Image, MemoryStorage, Pipeline, Settings, Speech
 from talkgen import Text as Words
-from talkgen.defaults import choose_backends
+from talkgen.choice import choose_backends
 from talkgen.draft import TaskState
 from talkgen.errors import (
     BudgetExceeded,
@@ -277,8 +277,8 @@ def test_ticks_are_frequent_enough():
 
 def test_settings_with_a_key_take_d_id():
     with_key = Settings.from_env({"D_ID_API_KEY": "a:b", "D_ID_TIMEOUT_SECONDS": "7"})
-    assert isinstance(choose_backends(with_key).generator, DIdGenerator)
-    assert isinstance(choose_backends(Settings()).generator, LocalGenerator)
+    assert isinstance(choose_backends(with_key).backends.generator, DIdGenerator)
+    assert isinstance(choose_backends(Settings()).backends.generator, LocalGenerator)
     assert with_key.d_id_timeout_seconds == 7
     with pytest.raises(ValueError, match="D_ID_TIMEOUT_SECONDS"):
         Settings.from_env({"D_ID_TIMEOUT_SECONDS": "-1"})
