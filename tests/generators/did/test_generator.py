@@ -330,6 +330,13 @@ def test_the_key_of_a_generator_is_its_parameters():
     assert usual.key != DIdGenerator("a:b", fluent=True).key
 
 
+def test_what_is_no_key_is_refused_at_once():
+    with pytest.raises(ValueError, match="API key"):
+        DIdGenerator("my key")
+    with pytest.raises(ValueError, match="API key"):
+        choose_backends(Settings(d_id_api_key="my key"))
+
+
 @pytest.mark.parametrize(
     "options",
     [{"background": " "}, {"pad_audio": 61}, {"result_format": "gif"}],

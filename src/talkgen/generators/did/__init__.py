@@ -1,6 +1,7 @@
 """D-ID: videos made by somebody else's service, for money."""
 
 from talkgen.generators.did.client import DIdClient
+from talkgen.generators.did.finding import Wanted, find_talk
 from talkgen.generators.did.generator import DIdGenerator
 from talkgen.generators.did.request import (
     Expression,
@@ -36,6 +37,8 @@ __all__ = [
     "TalkPage",
     "TalkRequest",
     "Voice",
+    "Wanted",
     "audio_script",
+    "find_talk",
     "text_script",
 ]

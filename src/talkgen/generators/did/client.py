@@ -19,7 +19,7 @@ from talkgen.errors import (
     ServiceUnavailable,
 )
 from talkgen.generators.did.credentials import authorization
-from talkgen.generators.did.failures import talk_failure
+from talkgen.generators.did.looks import Looks
 from talkgen.generators.did.results import (
     AudioUpload,
     Credits,
@@ -28,6 +28,7 @@ from talkgen.generators.did.results import (
     TalkPage,
     Voice,
     faces_of,
+    voices_of,
 )
 from talkgen.generators.did.timing import Clock, Polling, RetryPolicy
 from talkgen.generators.did.traffic import Traffic
@@ -63,7 +64,6 @@ AUDIO_TYPES = {
 }
 FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,50}")
 NOT_FOUND = 404
-GONE_AFTER = 3  # looks in a row that do not find a talk
 DOWNLOADS = 4  # at a time
 LOOK_SECONDS = 10.0  # real ones, that a look may take beyond the deadline
 
@@ -234,7 +234,7 @@ class DIdClient:
 
         Raises:
             talkgen.errors.OutcomeUnknown: The answer was lost: the talk may exist, or may yet
-                come to exist. `find_talk` looks for it.
+                come to exist. `talkgen.generators.did.find_talk` looks for it.
             talkgen.errors.DIdError: It was not created.
         """
         return await self._retried(
@@ -506,57 +506,6 @@ class DIdClient:
         raise AssertionError("the last try either returns or raises")
 
 
-class Looks:
-    """What the looks at a talk gave so far."""
-
-    def __init__(self, talk_id: str, on_look: Callable[[Talk | DIdError], None] | None) -> None:
-        self._talk_id, self._on_look = talk_id, on_look
-        self._last: Talk | DIdError | None = None
-        self._missing = 0
-
-    def saw(self, seen: Talk | DIdError) -> Talk | None:
-        """Take in what a look gave; the talk once it is done.
-
-        Raises:
-            talkgen.errors.DIdError: The talk has failed, was rejected, or is gone.
-        """
-        self._tell(seen)
-        if isinstance(seen, DIdError):
-            # A talk may be a moment late in showing up, but not for ever.
-            self._missing = self._missing + 1 if isinstance(seen, ResultExpired) else 0
-            if self._missing >= GONE_AFTER:
-                raise seen
-            return None
-        self._missing = 0
-        if seen.ended and seen.status != "done":
-            raise talk_failure(seen)
-        return seen if seen.status == "done" and seen.result_url else None
-
-    def _tell(self, seen: Talk | DIdError) -> None:
-        new_word = isinstance(seen, Talk) and not seen.known and seen != self._last
-        if new_word:
-            logger.warning("Talk %s has a status that is not known: %r", self._talk_id, seen)
-        self._last = seen
-        if self._on_look is not None:
-            self._on_look(seen)
-
-    def overdue(self, limit: float) -> ServiceUnavailable:
-        """The error once the deadline has passed."""
-        match self._last:
-            case Talk(status=status):
-                last = f"it is {status!r}"
-            case None:
-                last = "it was not seen"
-            case error:
-                last = f"the last look failed: {error}"
-        return ServiceUnavailable(
-            f"Talk {self._talk_id} was not done after {limit:g} s: {last}.",
-            hint="It is paid for, and may be done later: recover() collects it. "
-            "A longer timeout (D_ID_TIMEOUT_SECONDS) waits longer.",
-            talk_id=self._talk_id,
-        )
-
-
 def _lost(request: TalkRequest, cause: Exception | None) -> OutcomeUnknown:
     why = cause or "there was none in time"
     error = OutcomeUnknown(
@@ -565,12 +514,6 @@ def _lost(request: TalkRequest, cause: Exception | None) -> OutcomeUnknown:
     )
     error.token = request.user_data
     return error
-
-
-def voices_of(value: JSON) -> tuple[Voice, ...]:
-    """Read the list of voices; one that cannot be read is left out."""
-    items = value if isinstance(value, list) else []
-    return tuple(Voice.parse(item) for item in items if isinstance(item, dict) and item.get("id"))
 
 
 def _parsed(parse: Callable[[JSON], R], answer: JSON) -> R:

@@ -12,6 +12,7 @@ __all__ = ["authorization", "hidden"]
 KEY = re.compile(r"(?:(?:Basic|Bearer) )?[!-~]+")
 SCHEMES = ("Basic", "Bearer")
 HIDDEN = "***"
+SHORTEST = 8  # what is shorter is no secret, and may be a part of any word
 
 
 def authorization(api_key: str) -> Secret:
@@ -37,6 +38,6 @@ def hidden(text: str, header: str) -> str:
     """A text without the key: the gateway repeats headers that it does not understand."""
     value = header.partition(" ")[2]
     for secret in (header, value, value.partition(":")[2]):
-        if secret:
+        if len(secret) >= SHORTEST:
             text = text.replace(secret, HIDDEN)
     return text

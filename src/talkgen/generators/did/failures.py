@@ -20,6 +20,7 @@ from talkgen.errors import (
     TalkRejected,
     Unauthorized,
 )
+from talkgen.generators.did.credentials import hidden
 from talkgen.generators.did.timing import retry_after
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ class Explanation:
     text: str
 
 
-def failure(status: int, headers: Mapping[str, str], body: bytes, *, doing: str) -> DIdError:
+def failure(
+    status: int, headers: Mapping[str, str], body: bytes, *, doing: str, key: str = ""
+) -> DIdError:
     """The error for an answer.
 
     Args:
@@ -86,8 +89,9 @@ def failure(status: int, headers: Mapping[str, str], body: bytes, *, doing: str)
         headers: Of the answer, in any case.
         body: In any form: the service's JSON, the gateway's, an object store's XML, or HTML.
         doing: What was asked for, like `upload the picture`.
+        key: The value of `Authorization`, which is hidden where the body repeats it.
     """
-    said = explained_by(body)
+    said = explained_by(body, key)
     error = class_of(status, said.kind)(
         f"D-ID refused to {doing}: {said.text or 'it does not say why'} (HTTP {status}).",
         hint=KIND_HINTS.get(said.kind or ""),
@@ -110,21 +114,24 @@ def class_of(status: int, kind: str | None) -> type[DIdError]:
     )
 
 
-def explained_by(body: bytes) -> Explanation:
+def explained_by(body: bytes, key: str = "") -> Explanation:
     """Read a body that may be anything; links in it lose their signatures."""
-    text = body.decode("utf-8", errors="replace").strip()
+    said = _read(body.decode("utf-8", errors="replace").strip())
+    return attrs.evolve(said, text=_short(hidden(said.text, key)))
+
+
+def _read(text: str) -> Explanation:
     try:
         value = json.loads(text)
     except ValueError:
-        return Explanation(None, _short(_from_xml(text)))
+        return Explanation(None, _from_xml(text))
     if not isinstance(value, dict):
-        return Explanation(None, _short(text))
+        return Explanation(None, text)
     kind = value.get("kind")
     said = value.get("description") or value.get("message") or value.get("Message") or ""
     details = _details(value.get("details"))
-    return Explanation(
-        kind if isinstance(kind, str) else None, _short(f"{said}{details and f' - {details}'}")
-    )
+    text = f"{said}{details and f' - {details}'}"
+    return Explanation(kind if isinstance(kind, str) else None, text)
 
 
 def _from_xml(text: str) -> str:

@@ -11,6 +11,7 @@ from talkgen._types import Secret
 from talkgen.errors import BudgetExceeded, Unauthorized
 from talkgen.generators.did import media
 from talkgen.generators.did.client import BASE_URL, DIdClient
+from talkgen.generators.did.credentials import authorization
 from talkgen.generators.did.job import Job, credits_for
 from talkgen.generators.did.purchase import Purchase
 from talkgen.generators.did.request import Expression, TalkConfig
@@ -31,7 +32,10 @@ VERSION = 1  # raised whenever the same input gives another video
 
 
 def _key(value: str | None) -> Secret | None:
-    return Secret(value) if value else None
+    if not value:
+        return None
+    authorization(value)  # refuses what is no key before anything runs
+    return Secret(value)
 
 
 def _expressions(value: Iterable[Expression]) -> tuple[Expression, ...]:

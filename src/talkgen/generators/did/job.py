@@ -231,7 +231,7 @@ class Job:
 
     async def _collected(self, talk: Talk) -> Video:
         """The video, staged and journaled, and nothing to be paid for any more."""
-        suffix = talk.result_format or self._generator.config.result_format
+        suffix = self._generator.config.result_format
         async with self._context.files.scratch() as folder:
             path = folder / f"video.{suffix}"
             with self._timed("download"):

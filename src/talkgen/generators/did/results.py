@@ -271,6 +271,12 @@ def faces_of(value: JSON) -> tuple[FaceBox, ...]:
     return tuple(FaceBox(*edges) for edges in sides if None not in edges)  # type: ignore[arg-type]
 
 
+def voices_of(value: JSON) -> tuple[Voice, ...]:
+    """Read the list of voices; one that cannot be read is left out."""
+    items = value if isinstance(value, list) else []
+    return tuple(Voice.parse(item) for item in items if isinstance(item, dict) and item.get("id"))
+
+
 def moment(value: JSON) -> datetime | None:
     """A time stamp, which may or may not have a zone; without one it is UTC."""
     if not isinstance(value, str):

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 import anyio
 
 from talkgen.errors import DIdError, ResultExpired, ServiceUnavailable
-from talkgen.generators.did.credentials import hidden
 from talkgen.generators.did.failures import failure
 from talkgen.requirements import explained
 
@@ -112,8 +111,13 @@ class Transport:
                 **form,
             )
         if not response.is_success:
-            text = hidden(response.content.decode("utf-8", errors="replace"), self._header)
-            raise failure(response.status_code, response.headers, text.encode(), doing=doing)
+            raise failure(
+                response.status_code,
+                response.headers,
+                response.content,
+                doing=doing,
+                key=self._header,
+            )
         return _read(response.content, doing) if response.content else None
 
     async def download(self, url: str, path: str | os.PathLike[str]) -> None:
