@@ -230,10 +230,25 @@ async def test_a_link_that_is_never_taken_is_reported(anyio_backend, bench):
 
 
 async def test_a_talk_that_somebody_deleted_is_reported(anyio_backend, bench):
-    bench.service.fail(GET, refusal(404, "NotFoundError", "talk not found"), times=1000)
+    bench.service.behaviour.finish_after = 1e6
+    gone = refusal(404, "NotFoundError", "talk not found")
+    bench.service.fail(GET, gone, times=1000, after=1)
     with pytest.raises(ResultExpired) as caught:
         await bench.run()
     assert caught.value.talk_id == bench.service.ledger.talks[0]
+    assert bench.service.ledger.requests[GET] == 4
+
+
+async def test_a_talk_that_never_shows_up_is_reported_at_the_deadline(anyio_backend, bench):
+    gone = refusal(404, "NotFoundError", "talk not found")
+    bench.service.fail(GET, gone, times=1000)
+    with pytest.raises(ResultExpired):
+        await bench.run(bench.generator(timeout=60.0))
+
+
+async def test_a_talk_that_shows_up_late_is_waited_for(anyio_backend, bench):
+    bench.service.fail(GET, refusal(404, "NotFoundError", "talk not found"), times=5)
+    await check_video(await bench.run(), bench.service)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,12 @@ async def test_every_option_reaches_the_request(anyio_backend, bench):
     assert result.video.file.name.endswith("_final.mov")
 
 
+async def test_silence_that_was_asked_for_makes_no_video_too_long(anyio_backend, bench):
+    result = await bench.run(bench.generator(pad_audio=40))
+    assert result.video.duration == pytest.approx(41, abs=0.5)
+    assert result.metadata["d_id"]["credits"] == bench.service.ledger.charged == 3
+
+
 async def test_a_text_is_spoken(anyio_backend, bench):
     result = await bench.run(speech=Words("Hello there", voice="en-US-JennyNeural"))
     assert result.success

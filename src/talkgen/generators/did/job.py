@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -246,10 +247,11 @@ class Job:
     async def _downloaded(self, talk: Talk, path: Path) -> VideoFacts:
         """Fetch the video until it is whole."""
         length = None if isinstance(self._speech, Text) else self._speech.duration
+        examine = partial(media.examine, path, length, self._generator.pad_audio)
         for left in reversed(range(self._client.policy.retries + 1)):
             try:
                 await self._client.download(talk, path)
-                return await anyio.to_thread.run_sync(media.examine, path, length)
+                return await anyio.to_thread.run_sync(examine)
             except ResultExpired:
                 await self._purchase.settle("unknown")
                 raise

@@ -25,6 +25,7 @@ class Looks:
     def __init__(self, talk_id: str, on_look: Callable[[Talk | DIdError], None] | None) -> None:
         self._talk_id, self._on_look = talk_id, on_look
         self._last: Talk | DIdError | None = None
+        self._was_there = False
         self._missing = 0
         self._told: set[str] = set()
 
@@ -36,12 +37,12 @@ class Looks:
         """
         self._tell(seen)
         if isinstance(seen, DIdError):
-            # A talk may be a moment late in showing up, but not for ever.
             self._missing = self._missing + 1 if isinstance(seen, ResultExpired) else 0
-            if self._missing >= GONE_AFTER:
+            # One that was never there may yet show up: that is the deadline's to decide.
+            if self._was_there and self._missing >= GONE_AFTER:
                 raise seen
             return None
-        self._missing = 0
+        self._was_there, self._missing = True, 0
         if seen.ended and seen.status != "done":
             raise talk_failure(seen)
         return seen if seen.status == "done" and seen.result_url else None
@@ -54,9 +55,11 @@ class Looks:
         if self._on_look is not None:
             self._on_look(seen)
 
-    def overdue(self, limit: float) -> ServiceUnavailable:
+    def overdue(self, limit: float) -> DIdError:
         """The error once the deadline has passed."""
         match self._last:
+            case ResultExpired() as gone:
+                return gone
             case Talk(status=status):
                 last = f"it is {status!r}"
             case None:

@@ -117,14 +117,15 @@ class VideoFacts:
     size: tuple[int, int]
 
 
-def examine(path: Path, seconds: float | None) -> VideoFacts:
+def examine(path: Path, seconds: float | None, padding: float = 0.0) -> VideoFacts:
     """Make sure that a video came whole. Blocks.
 
     Every packet is read, and every key frame decoded.
 
     Args:
         path: The file.
-        seconds: How long it should be, about; None where nobody knows.
+        seconds: How long the speech is; None where nobody knows.
+        padding: Seconds of silence that were asked for after it.
 
     Raises:
         talkgen.errors.MediaFailed: It is damaged, truncated, or of quite another length.
@@ -137,7 +138,7 @@ def examine(path: Path, seconds: float | None) -> VideoFacts:
     except (av.FFmpegError, IndexError) as error:
         raise MediaFailed(f"D-ID's video is damaged or truncated: {error}.") from error
     if seconds is not None:
-        low, high = seconds * SHORTEST - SLACK, seconds * LONGEST + SLACK
+        low, high = seconds * SHORTEST - SLACK, (seconds + padding) * LONGEST + SLACK
         if not low <= facts.duration <= high:
             raise MediaFailed(
                 f"D-ID's video is {facts.duration:.1f} s long, not about {seconds:.1f} s."
