@@ -153,8 +153,9 @@ async def test_it_is_trimmed_now_and_then(storage, monkeypatch):
 
 async def test_entries_expire_with_their_tier(storage):
     await ResultCache(storage).remember(ORIGIN, "key", Maker(), TEXT)
-    await storage.cleanup(utc_now() + timedelta(days=4))
+    report = await storage.cleanup(utc_now() + timedelta(days=4))
     assert [info async for info in storage.list()] == []
+    assert len(report.tasks_expired) == 1  # nor is there a manifest left
 
 
 async def test_forgetting_a_photo_forgets_its_entries_alone(storage):

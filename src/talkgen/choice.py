@@ -116,8 +116,7 @@ def _remedy(weights: Path | Weights) -> str:
 
 
 def _yolo_weights(settings: Settings) -> Path | Weights:
-    path = Path(settings.yolo_weights).expanduser()
-    return path if path.exists() else yolo(settings.yolo_weights) or path
+    return yolo(settings.yolo_weights) or Path(settings.yolo_weights).expanduser()
 
 
 def _birefnet_weights(settings: Settings) -> Path | Weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from talkgen.stages.generation import GenerateVideo
 from talkgen.storage import LocalStorage, Retention
 
 if TYPE_CHECKING:
-    from talkgen.protocols import GPUScheduler, Stage, Storage
+    from talkgen.protocols import Stage, Storage
     from talkgen.settings import Settings
 
 __all__ = [
@@ -55,31 +56,25 @@ def default_cache(settings: Settings, storage: Storage) -> ResultCache | None:
 
 
 class SharedScheduler:
-    """The one scheduler of the process, made for its first user and closed after its last."""
+    """The one scheduler of the process, made for its first user.
+
+    It is not closed when its last user leaves: its models stay warm for the next one, for as long
+    after their last use as `LocalScheduler` keeps them. What is left then holds neither weights
+    nor threads.
+    """
 
     def __init__(self) -> None:
         """Make nothing yet."""
         self._lock = threading.Lock()
-        self._scheduler: LocalScheduler | None = None
-        self._users = 0
+        self._made: LocalScheduler | None = None
+        self._process = 0
 
-    def acquire(self) -> GPUScheduler:
-        """Use the scheduler, until `release`."""
+    def get(self) -> LocalScheduler:
+        """The scheduler; a forked process, to which no thread came along, gets one of its own."""
         with self._lock:
-            self._users += 1
-            self._scheduler = self._scheduler or LocalScheduler()
-            return self._scheduler
-
-    async def release(self) -> None:
-        """Use it no longer; the last user closes it."""
-        with self._lock:
-            self._users -= 1
-            last = self._users == 0
-            scheduler = self._scheduler
-            if last:
-                self._scheduler = None
-        if last and scheduler is not None:
-            await scheduler.aclose()
+            if self._made is None or self._process != os.getpid():
+                self._made, self._process = LocalScheduler(), os.getpid()
+            return self._made
 
 
 shared_scheduler = SharedScheduler()

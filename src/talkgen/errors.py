@@ -24,6 +24,7 @@ cancellation is never wrapped.
       StageFailed                      a stage raised something else; see `__cause__`
       StorageError
         FileMissing (FileNotFoundError)
+        StorageUnavailable             the object store does not answer
         InvalidName (ValueError)       a task id or file name that could leave its folder
       DIdError                         D-ID did not do what it was asked
         Unauthorized                   the key is wrong, or the account's bill is open
@@ -84,6 +85,7 @@ __all__ = [
     "Severity",
     "StageFailed",
     "StorageError",
+    "StorageUnavailable",
     "TalkFailed",
     "TalkRejected",
     "TalkgenError",
@@ -246,6 +248,14 @@ class StorageError(TalkgenError):
 
 class FileMissing(StorageError, FileNotFoundError):
     """No such file is published, or staged by this task."""
+
+
+class StorageUnavailable(StorageError):
+    """The object store cannot be reached, or has failed; the same call may succeed later."""
+
+    severity = Severity.EXTERNAL
+    retryable = True
+    outage = True
 
 
 class InvalidName(StorageError, ValueError):

@@ -265,10 +265,17 @@ def test_a_known_name_is_pinned():
         assert without.weights.licence == "AGPL-3.0-only"
 
 
-def test_a_file_wins_over_a_name_and_stays_the_same_file(checkpoint, tmp_path, monkeypatch):
+def test_a_name_is_no_file_of_the_current_folder(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(checkpoint, "yolov8n.pt")
-    here = YoloDetector("yolov8n.pt")
+    assert YoloDetector("yolov8n.pt").model().weights == catalogue.yolo("yolov8n")
+
+
+@pytest.mark.parametrize("path", ["./yolov8n.pt", Path("yolov8n.pt")])
+def test_a_path_stays_the_same_file(checkpoint, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(checkpoint, "yolov8n.pt")
+    here = YoloDetector(path)
     monkeypatch.chdir("/")
 
     assert here.model().weights == tmp_path / "yolov8n.pt"
@@ -313,15 +320,6 @@ def test_a_named_checkpoint_of_the_pinned_content_is_loaded(checkpoint, monkeypa
     (found,) = network.run([DetectionInput(Image.open(ASSETS / "zidane.jpg"), 0.5, 0.45)])
     assert len(found) == 2
     assert asked == [("yolov8n", True)]
-
-
-def test_a_name_without_a_digest_is_refused(monkeypatch):
-    unknown = attrs.evolve(catalogue.yolo("yolov8s"), sha256=None)
-    monkeypatch.setattr(catalogue, "yolo", lambda name: unknown)
-
-    with pytest.raises(ModelUnavailable, match="cannot be checked") as caught:
-        YoloDetector("yolov8s").model()
-    assert "give its path" in caught.value.hint
 
 
 def test_a_name_that_is_not_on_this_machine(monkeypatch):

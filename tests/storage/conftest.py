@@ -72,7 +72,7 @@ def leftovers():
 
 def find_leftovers(root: Path) -> set[str]:
     """What is in a storage's folder that no manifest accounts for, and what it lacks."""
-    files = {path for path in root.rglob("*") if path.is_file() and path.name != ".lock"}
+    files = {path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")}
     problems = {str(path.relative_to(root)) for path in files | set(root.glob(".*/*"))}
     for path in root.glob("videos/*_metadata.json"):
         problems.discard(f"videos/{path.name}")

@@ -16,6 +16,7 @@ import pytest
 
 from talkgen.errors import InsufficientStorage, StorageError
 from talkgen.storage import LocalStorage
+from talkgen.storage.filesystem import VolatileFileSystem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +33,7 @@ def anyio_backend() -> str:
 
 
 def storage(root: Path, disk=None) -> LocalStorage:
+    disk = disk or VolatileFileSystem()  # nobody takes the power away
     return LocalStorage(root, min_free_bytes=0, disk=disk, clock=lambda: NOW)
 
 
@@ -181,3 +183,17 @@ async def test_publishing_may_be_tried_again(tmp_path, faulty_disk, leftovers, o
             await transaction.publish()
         assert await contents(store) == NEW, (at, how)
         assert leftovers(root) == set(), (at, how)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+async def test_reading_needs_no_working_disk(tmp_path, faulty_disk, number):
+    """What is asked for is told, whether or not it can be kept for the next time."""
+
+    async def look(store: LocalStorage) -> None:
+        assert await contents(store) == OLD
+        assert (await store.stats()).total_files == len(OLD)
+
+    points = await breaking_points(look, tmp_path, faulty_disk, old=True)
+    assert points
+    for root, at, how in points:
+        await look(storage(await prepared(root, old=True), faulty_disk(at, how, number)))

@@ -22,6 +22,7 @@ from talkgen.errors import FileMissing, InsufficientStorage, StorageError
 from talkgen.media import FileRef
 from talkgen.storage import LocalStorage, Retention
 from talkgen.storage.filesystem import FileSystem
+from talkgen.storage.names import TIERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,12 +118,58 @@ async def test_a_file_in_the_way_is_an_error_that_names_it(root: Path):
 # --- nothing leaves it -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["videos", ".staging", "temp", ".trash"])
+@pytest.mark.parametrize("name", [*TIERS, ".staging", ".trash"])
 async def test_a_link_for_a_folder_is_refused(root: Path, tmp_path: Path, name: str):
     root.mkdir()
     (root / name).symlink_to(tmp_path, target_is_directory=True)
     with pytest.raises(StorageError, match="is a link"):
         await LocalStorage(root).open("task")
+    assert {path.name for path in tmp_path.iterdir()} == {root.name}
+
+
+@pytest.mark.parametrize("name", [".lock", ".index-1.lock", ".index-1.sqlite"])
+async def test_a_link_for_a_file_of_its_own_is_refused(root: Path, tmp_path: Path, name: str):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"mine")
+    root.mkdir()
+    (root / name).symlink_to(secret)
+    with pytest.raises(StorageError, match="is a link"):
+        await LocalStorage(root).stats()
+    assert secret.read_bytes() == b"mine"
+
+
+async def test_links_in_the_way_are_replaced(storage: LocalStorage, root: Path, tmp_path: Path):
+    """What they lead to is neither written nor published."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"mine")
+    await storage.stats()
+    transaction = await storage.open("task")
+    await transaction.put("temp", "a.bin", b"a")
+    for path in (
+        root / ".staging" / "task" / "videos~task_final.mp4",
+        root / "videos" / "task_final.mp4",
+        root / "temp" / "task_a.bin",
+    ):
+        path.symlink_to(secret)
+    with pytest.raises(StorageError, match="Could not read"):
+        await (await storage.open("task")).publish()
+    await transaction.put("videos", "final.mp4", b"video")
+    manifest = await transaction.publish()
+    assert {await storage.get(file) for file in manifest.files} == {b"a", b"video"}
+    assert secret.read_bytes() == b"mine"
+
+
+async def test_a_link_for_a_manifest_publishes_nothing(
+    storage: LocalStorage, root: Path, tmp_path: Path, caplog
+):
+    file = await published(storage)
+    path = root / "videos" / "task_metadata.json"
+    planted = path.rename(tmp_path / "manifest.json")
+    path.symlink_to(planted)
+    with pytest.raises(StorageError, match="Could not read"):
+        await storage.get(file)
+    assert [info async for info in storage.list()] == []
+    assert "task is left out" in caplog.text
 
 
 async def test_a_link_for_a_staging_folder_is_refused(
@@ -453,7 +500,7 @@ async def test_clean_up_tells_what_it_did(storage: LocalStorage, root: Path, cap
 async def test_clean_up_goes_on_after_a_failure(root: Path, faulty_disk, caplog):
     for task_id in ("task-a", "task-b"):
         await published(LocalStorage(root), task_id)
-    disk = faulty_disk(0, number=errno.EIO)
+    disk = faulty_disk(1, number=errno.EIO)  # after the index
     report = await LocalStorage(root, disk=disk).cleanup(datetime.now(UTC) + timedelta(days=31))
     assert len(report.tasks_expired) == 1
     assert "for the next time" in caplog.text
@@ -585,6 +632,7 @@ async def main(root, mine, other):
         await transaction.publish()
         await storage.cleanup()
         await storage.delete_task(f"task-{other}")
+        await storage.stats()
         async for info in storage.list():
             pass
 anyio.run(main, *sys.argv[1:])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from talkgen.media import FileRef
 from talkgen.protocols import DiskStats, Manifest
-from talkgen.storage.listing import find, in_order, statistics, visible
+from talkgen.storage.listing import find, in_order, sizes, statistics, visible
 from talkgen.storage.names import TIERS
 from talkgen.storage.retention import Retention, expired_files, expires, file_infos, remainder
 
@@ -92,7 +92,7 @@ def test_order_is_by_age():
 def test_statistics_have_the_form_that_dashboards_read():
     disk = DiskStats(total_gb=100, used_gb=45.3, free_gb=54.7, percent_used=45.3)
     infos = file_infos(MANIFEST, Retention())
-    assert statistics("/srv", infos, Retention(), disk).to_dict() == {
+    assert statistics("/srv", sizes(infos), Retention(), disk).to_dict() == {
         "storage_root": "/srv",
         "tiers": {
             "uploads": {"file_count": 1, "size_mb": 1.0, "retention_days": 7.0},
@@ -104,4 +104,4 @@ def test_statistics_have_the_form_that_dashboards_read():
         "total_size_mb": 4.0,
         "disk": {"total_gb": 100, "used_gb": 45.3, "free_gb": 54.7, "percent_used": 45.3},
     }
-    assert statistics("memory", (), Retention(), None).to_dict()["disk"] is None
+    assert statistics("memory", {}, Retention(), None).to_dict()["disk"] is None

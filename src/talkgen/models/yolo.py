@@ -144,8 +144,9 @@ class YoloDetector:
     Attributes:
         weights: A file: a checkpoint (.pt), or one that `export` made of it (.onnx, .engine). Or
             a name: yolov8n, yolov8s, yolov8m, yolo11n or yolo26n, with or without .pt, whose
-            file is then taken from the hub's cache and must have the pinned SHA-256. A
-            checkpoint is a pickle, which can run any code: whoever gives a path vouches for it.
+            file is then taken from the hub's cache and must have the pinned SHA-256;
+            `./yolov8n.pt` is a file. A checkpoint is a pickle, which can run any code: whoever
+            gives a path vouches for it.
         device: Where it may run: `auto`, a kind (`cpu`, `cuda`, `mps`), or one (`cuda:1`).
         half: fp16: `auto` on CUDA alone, True on whatever is no CPU, False nowhere.
         imgsz: The longer side of what the network sees, in pixels, a multiple of 32.
@@ -270,15 +271,18 @@ def export(
 
 
 def _resolved(weights: str | Path) -> Path | Weights:
-    """The file at a path, else what is known by a name."""
+    """What is known by a name, else the file at a path.
+
+    The name comes first: what somebody puts into the current folder must not take its place.
+    """
+    known = catalogue.yolo(weights) if isinstance(weights, str) else None
+    if known is not None:
+        _require("ultralytics")
+        return known
     path = Path(weights).expanduser().absolute()
     if path.is_file() and path.suffix in _RUNTIMES:
         _require("ultralytics", _RUNTIMES[path.suffix])
         return path
-    known = catalogue.yolo(str(weights))
-    if known is not None:
-        _require("ultralytics")
-        return known
     if path.suffix in _RUNTIMES:
         raise ModelUnavailable(
             f"There are no weights at {path}.",
@@ -305,11 +309,6 @@ def _require(*modules: str) -> None:
 def _digest(file: Path | Weights) -> str:
     if isinstance(file, Path):
         return _digest_of_file(file)
-    if file.sha256 is None:
-        raise ModelUnavailable(
-            f"The weights {file.name} cannot be checked: their SHA-256 is not known.",
-            hint="Get the file from a source that you trust, and give its path.",
-        )
     return file.sha256
 
 

@@ -3,30 +3,64 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import contextmanager
 from stat import S_ISDIR
 from typing import TYPE_CHECKING
 
 from talkgen.errors import TalkgenError
 from talkgen.protocols import CleanupReport
-from talkgen.storage.filesystem import failures, names_in
+from talkgen.storage.filesystem import failures
 from talkgen.storage.names import is_temporary
-from talkgen.storage.retention import remainder
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
     from pathlib import Path
 
-    from talkgen.protocols import Manifest
     from talkgen.storage.filesystem import FileSystem
+    from talkgen.storage.index import Index
     from talkgen.storage.layout import Layout
     from talkgen.storage.published import Published
     from talkgen.storage.retention import Retention
+    from talkgen.storage.scratch import Scratch
 
-__all__ = ["CleanUp"]
+__all__ = ["CleanUp", "Tally", "logged"]
 
 logger = logging.getLogger("talkgen.storage")
+
+BATCH = 50  # tasks
+
+
+class Tally:
+    """What a clean-up has deleted so far.
+
+    Attributes:
+        tasks: Of which nothing is left.
+    """
+
+    def __init__(self, where: str) -> None:
+        """Start at nothing, in a storage that is called so."""
+        self._where = where
+        self._sizes: list[int] = []
+        self.tasks: list[str] = []
+
+    def count(self, sizes: Iterable[int]) -> None:
+        """Add files of these bytes."""
+        self._sizes += sizes
+
+    def report(self) -> CleanupReport:
+        """All of it; the log is told as well."""
+        report = CleanupReport(len(self._sizes), sum(self._sizes), tuple(self.tasks))
+        if self._sizes or self.tasks:
+            logger.info(
+                "Clean-up of %s deleted %d files of %d bytes; %d tasks have expired.",
+                self._where,
+                report.files_deleted,
+                report.bytes_freed,
+                len(report.tasks_expired),
+            )
+        return report
 
 
 class CleanUp:
@@ -37,55 +71,60 @@ class CleanUp:
         layout: Layout,
         disk: FileSystem,
         published: Published,
+        index: Index,
         retention: Retention,
-        now: datetime,
+        scratch: Scratch,
     ) -> None:
         self._layout = layout
         self._disk = disk
         self._published = published
+        self._index = index
         self._retention = retention
-        self._now = now
-        self._files = 0
-        self._bytes = 0
-        self._tasks: list[str] = []
+        self._scratch = scratch
+        self._tally = Tally(str(layout.root))
 
-    def run(self, in_use: Collection[str]) -> CleanupReport:
-        """Delete it all.
-
-        Args:
-            in_use: Names in the temporary tier that this process works in.
-        """
+    def pieces(self, now: datetime) -> Iterator[bool]:
+        """Do it piece by piece: each step takes a moment, and then gives True."""
         for task_id in self._published.condemned():
             with logged(f"what is left of task {task_id}"):
                 self._published.finish_deleting(task_id)
-        for manifest in tuple(self._published.manifests()):
-            if remainder(manifest, self._retention, self._now) != manifest:
-                with logged(f"task {manifest.task_id}"):
-                    self._expire(manifest)
-        for path in self._abandoned(in_use):
+            yield True
+        due = self._index.due(self._retention, now)
+        for start in range(0, len(due), BATCH):
+            self._expire(due[start : start + BATCH], now)
+            yield True
+        for path in self._abandoned(now):
             with logged(str(path)):
                 self._remove(path)
-        return self._report()
+            yield True
 
-    def _expire(self, manifest: Manifest) -> None:
-        expired = self._published.expire(manifest.task_id, self._retention, self._now)
-        self._count(file.size for file in expired)
-        if remainder(manifest, self._retention, self._now) is None:
-            self._tasks.append(manifest.task_id)
+    def report(self) -> CleanupReport:
+        """What has been deleted; the log is told as well."""
+        return self._tally.report()
 
-    def _abandoned(self, in_use: Collection[str]) -> Iterator[Path]:
+    def _expire(self, tasks: Iterable[str], now: datetime) -> None:
+        with logged("some tasks"), self._published.changing():
+            for task_id in tasks:
+                with logged(f"task {task_id}"):
+                    expired, gone = self._published.expire(task_id, self._retention, now)
+                    self._tally.count(file.size for file in expired)
+                    if gone:
+                        self._tally.tasks.append(task_id)
+
+    def _abandoned(self, now: datetime) -> Iterator[Path]:
         """Temporary files and folders in which nothing has been written for the tier's time."""
-        folder = self._layout.tier("temp")
-        for name in names_in(folder):
-            if is_temporary(name) and name not in in_use and self._idle(folder / name):
-                yield folder / name
+        with failures("list", folder := self._layout.tier("temp")), os.scandir(folder) as entries:
+            found = [folder / entry.name for entry in entries if is_temporary(entry.name)]
+        for path in found:
+            if path.name not in self._scratch.in_use and self._idle(path, now):
+                yield path
 
-    def _idle(self, path: Path) -> bool:
+    def _idle(self, path: Path, now: datetime) -> bool:
         try:
             touched = max(entry.lstat().st_mtime for entry in (path, *path.rglob("*")))
         except FileNotFoundError:  # somebody is just removing it
             return False
-        return self._now.timestamp() - touched >= self._retention.temp.total_seconds()
+        return now.timestamp() - touched >= self._retention.temp.total_seconds()
 
     def _remove(self, path: Path) -> None:
         with failures("remove", path):
@@ -95,23 +134,7 @@ class CleanUp:
                 self._disk.remove_tree(path)
             else:
                 self._disk.remove(path)
-        self._count(sizes)
-
-    def _count(self, sizes: Iterable[int]) -> None:
-        for size in sizes:
-            self._files += 1
-            self._bytes += size
-
-    def _report(self) -> CleanupReport:
-        if self._files or self._tasks:
-            logger.info(
-                "Clean-up of %s deleted %d files of %d bytes; %d tasks have expired.",
-                self._layout.root,
-                self._files,
-                self._bytes,
-                len(self._tasks),
-            )
-        return CleanupReport(self._files, self._bytes, tuple(self._tasks))
+        self._tally.count(sizes)
 
 
 @contextmanager

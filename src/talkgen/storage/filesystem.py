@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import BufferedReader
     from pathlib import Path
+    from sqlite3 import Connection
 
 __all__ = [
     "FileSystem",
@@ -90,6 +91,10 @@ class FileSystem:
         """Return once a folder's entries are on the disk; Windows cannot be asked."""
         if os.name != "nt":  # pragma: no branch - the tests run where folders can be synced
             _sync(path, os.O_RDONLY)
+
+    def commit(self, database: Connection) -> None:
+        """Return once a database's transaction is on the disk."""
+        database.commit()
 
 
 class VolatileFileSystem(FileSystem):

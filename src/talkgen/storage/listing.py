@@ -11,14 +11,14 @@ from talkgen.storage.names import TIERS, check_file
 from talkgen.storage.retention import file_infos
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from talkgen.media import FileRef, Tier
     from talkgen.protocols import DiskStats, FileInfo, Manifest
     from talkgen.storage.retention import Retention
 
-__all__ = ["find", "identical", "in_order", "statistics", "visible"]
+__all__ = ["find", "identical", "in_order", "sizes", "statistics", "visible"]
 
 MEBIBYTE = 2**20
 
@@ -57,20 +57,37 @@ def in_order(infos: Iterable[FileInfo], tier: Tier | None) -> tuple[FileInfo, ..
     return tuple(sorted(chosen, key=lambda info: (info.created, info.file.task_id)))
 
 
-def statistics(
-    root: str, infos: Iterable[FileInfo], retention: Retention, disk: DiskStats | None
-) -> StorageStats:
-    """Counts and sizes by tier."""
-    sizes: dict[Tier, list[int]] = {tier: [] for tier in TIERS}
+def sizes(infos: Iterable[FileInfo]) -> dict[Tier, tuple[int, int]]:
+    """How many files each tier has, and their bytes, where it has any."""
+    counted: dict[Tier, tuple[int, int]] = {}
     for info in infos:
-        sizes[info.file.tier].append(info.file.size)
+        count, size = counted.get(info.file.tier, (0, 0))
+        counted[info.file.tier] = count + 1, size + info.file.size
+    return counted
+
+
+def statistics(
+    root: str,
+    sizes: Mapping[Tier, tuple[int, int]],
+    retention: Retention,
+    disk: DiskStats | None,
+) -> StorageStats:
+    """Counts and sizes by tier.
+
+    Args:
+        root: Where the files are.
+        sizes: How many files each tier has, and their bytes, where it has any.
+        retention: How long they are kept.
+        disk: The disk that they are on.
+    """
     tiers = {
         tier: TierStats(
-            file_count=len(files),
-            size_mb=sum(files) / MEBIBYTE,
+            file_count=count,
+            size_mb=size / MEBIBYTE,
             retention_days=retention.of(tier) / timedelta(days=1),
         )
-        for tier, files in sizes.items()
+        for tier in TIERS
+        for count, size in [sizes.get(tier, (0, 0))]
     }
     return StorageStats(
         storage_root=root,

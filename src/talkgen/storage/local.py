@@ -8,7 +8,6 @@ import threading
 import weakref
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -18,7 +17,7 @@ from anyio import CancelScope, to_thread
 from anyio.streams.file import FileReadStream
 
 from talkgen._clock import utc_now
-from talkgen._iteration import Fetched
+from talkgen._iteration import Fetched, Paged
 from talkgen.errors import StorageError
 from talkgen.protocols import DiskStats
 from talkgen.storage.cleanup import CleanUp
@@ -31,6 +30,7 @@ from talkgen.storage.filesystem import (
     no_room,
     open_plain,
 )
+from talkgen.storage.index import Index
 from talkgen.storage.layout import Layout
 from talkgen.storage.listing import find, in_order, statistics, visible
 from talkgen.storage.names import check_task_id, is_task_id
@@ -42,7 +42,7 @@ from talkgen.storage.transaction import StorageTransaction
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime
     from io import BufferedReader
 
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalStorage"]
 
 GIBIBYTE = 2**30
+PAGE = 1000  # files listed at a time
 
 
 class LocalStorage:
@@ -91,6 +92,7 @@ class LocalStorage:
         self._making = threading.Lock()
         self._made = False
         self._shelves = Published(self._layout, self._disk)
+        self._index = Index(self._layout, self._disk, self._shelves.readable)
         self._scratch = Scratch(self._layout.tier("temp"), self._disk)
 
     @classmethod
@@ -150,7 +152,9 @@ class LocalStorage:
             tier: Only this tier's.
             task_id: Only this task's.
         """
-        return Fetched(partial(to_thread.run_sync, self._listed, tier, task_id))
+        if task_id is not None:
+            return Fetched(partial(to_thread.run_sync, self._listed, tier, task_id))
+        return Paged(lambda last: to_thread.run_sync(self._page, tier, last))
 
     async def delete_task(self, task_id: str) -> None:
         """Delete whatever is published under this id; what is staged stays."""
@@ -177,7 +181,11 @@ class LocalStorage:
         Raises:
             InsufficientStorage: Fewer than these and `min_free_bytes` are free even then.
         """
-        await to_thread.run_sync(self._ensure_free, bytes)
+        if await to_thread.run_sync(self._free, bytes) < self._min_free:
+            await self.cleanup()
+            left = await to_thread.run_sync(self._free, bytes)
+            if left < self._min_free:
+                raise no_room(self.root, bytes, left + bytes, self._min_free)
 
     async def cleanup(self, now: datetime | None = None) -> CleanupReport:
         """Delete published files whose time is over, and temporary ones that nobody uses.
@@ -187,7 +195,14 @@ class LocalStorage:
         Args:
             now: Another time than the clock's.
         """
-        return await to_thread.run_sync(self._cleanup, now or self._clock())
+        work = CleanUp(
+            self._layout, self._disk, self._shelves, self._index, self._retention, self._scratch
+        )
+        pieces = work.pieces(now or self._clock())
+        await to_thread.run_sync(self._published)
+        while await to_thread.run_sync(next, pieces, None):
+            pass
+        return work.report()
 
     async def stats(self) -> StorageStats:
         """Published files by tier, and the disk."""
@@ -207,9 +222,10 @@ class LocalStorage:
 
     def _make(self) -> None:
         new = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+        for path in (*self._layout.folders, *self._layout.own_files):
+            if path.is_symlink():
+                raise StorageError(f"{path} is a link.", hint="Remove it, or give a plain one.")
         for folder in (*reversed(new), *self._layout.folders):
-            if folder.is_symlink():
-                raise StorageError(f"{folder} is a link.", hint="Put a plain folder there.")
             if not folder.exists():
                 self._disk.make_folder(folder, private=folder == self._layout.staging)
                 self._disk.sync_folder(folder.parent)
@@ -235,11 +251,13 @@ class LocalStorage:
         with failures("read", path):
             return open_plain(path)
 
-    def _listed(self, tier: Tier | None, task_id: str | None) -> tuple[FileInfo, ...]:
-        if task_id is not None:
-            return in_order(self._infos(task_id), tier)
-        every = map(self._visible, self._published().manifests())
-        return in_order(chain.from_iterable(every), tier)
+    def _listed(self, tier: Tier | None, task_id: str) -> tuple[FileInfo, ...]:
+        return in_order(self._infos(task_id), tier)
+
+    def _page(self, tier: Tier | None, after: FileInfo | None) -> Sequence[FileInfo]:
+        self._published()
+        now = self._clock()
+        return self._index.page(self._retention, now, tier=tier, after=after, limit=PAGE)
 
     def _opened(self, task_id: str) -> StorageTransaction:
         published = self._published()
@@ -255,22 +273,14 @@ class LocalStorage:
     def _delete(self, task_id: str) -> None:
         self._published().delete(task_id)
 
-    def _ensure_free(self, need: int) -> None:
+    def _free(self, need: int) -> int:
+        """What would be left of the disk's room."""
         self._published()
-        if free_bytes(self.root) - need >= self._min_free:
-            return
-        self._cleanup(self._clock())
-        free = free_bytes(self.root)
-        if free - need < self._min_free:
-            raise no_room(self.root, need, free, self._min_free)
-
-    def _cleanup(self, now: datetime) -> CleanupReport:
-        published = self._published()
-        work = CleanUp(self._layout, self._disk, published, self._retention, now)
-        return work.run(in_use=self._scratch.in_use)
+        return free_bytes(self.root) - need
 
     def _stats(self) -> StorageStats:
-        infos = self._listed(None, None)
+        self._published()
+        sizes = self._index.sizes(self._retention, self._clock())
         usage = shutil.disk_usage(self.root)
         disk = DiskStats(
             total_gb=usage.total / GIBIBYTE,
@@ -278,7 +288,7 @@ class LocalStorage:
             free_gb=usage.free / GIBIBYTE,
             percent_used=100 * usage.used / usage.total,
         )
-        return statistics(str(self.root), infos, self._retention, disk)
+        return statistics(str(self.root), sizes, self._retention, disk)
 
 
 @attrs.frozen

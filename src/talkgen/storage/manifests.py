@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
-
-import attrs
 
 from talkgen.errors import StorageError
 from talkgen.media import FileRef
@@ -14,13 +13,26 @@ from talkgen.protocols import Manifest
 from talkgen.storage.names import check_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from talkgen._types import JSON
+    from talkgen.media import Tier
 
-__all__ = ["decode", "encode"]
+__all__ = [
+    "DamagedManifest",
+    "copied",
+    "damage_told",
+    "decode",
+    "document",
+    "encode",
+    "from_document",
+]
 
 VERSION = 1
+
+
+class DamagedManifest(StorageError):
+    """What should be a manifest is none."""
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -30,7 +42,12 @@ def encode(manifest: Manifest) -> bytes:
         TypeError: The result is not JSON.
         ValueError: The result holds a number that JSON lacks.
     """
-    document = {
+    return json.dumps(document(manifest), indent=2, allow_nan=False).encode()
+
+
+def document(manifest: Manifest) -> dict[str, JSON]:
+    """The manifest as a part of a JSON document."""
+    return {
         "version": VERSION,
         "task_id": manifest.task_id,
         "created": manifest.created.isoformat(),
@@ -40,45 +57,67 @@ def encode(manifest: Manifest) -> bytes:
         ],
         "result": manifest.result,
     }
-    return json.dumps(document, indent=2, allow_nan=False).encode()
 
 
-def decode(task_id: str, data: bytes, url_of: Callable[[FileRef], str]) -> Manifest:
+def copied(result: JSON) -> JSON:
+    """The result as readers will see it, so that nobody changes it.
+
+    Raises:
+        TypeError: It is not JSON.
+        ValueError: It holds a number that JSON lacks.
+    """
+    return json.loads(json.dumps(result, allow_nan=False))
+
+
+def decode(task_id: str, data: bytes, url_of: Callable[[Tier, str], str]) -> Manifest:
     """Read a manifest.
 
     Args:
         task_id: The task whose manifest it must be.
         data: The JSON text.
-        url_of: Gives a file its address.
+        url_of: Gives the address of a file by tier and name.
 
     Raises:
-        StorageError: It is no manifest, another task's, or names what is not the task's.
+        DamagedManifest: It is no manifest, another task's, or names what is not the task's.
+    """
+    with damage_told(task_id):
+        return from_document(task_id, json.loads(data), url_of)
+
+
+@contextmanager
+def damage_told(task_id: str) -> Iterator[None]:
+    """Turn the failures of reading a manifest into one error.
+
+    Raises:
+        DamagedManifest: It is no manifest, or not this task's.
     """
     try:
-        return _manifest(task_id, json.loads(data), url_of)
+        yield
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise StorageError(
+        raise DamagedManifest(
             f"The manifest of task {task_id} is damaged: {error!r}.",
             hint="Put it back from a copy, or delete the task.",
         ) from error
 
 
-def _manifest(task_id: str, document: JSON, url_of: Callable[[FileRef], str]) -> Manifest:
+def from_document(task_id: str, document: JSON, url_of: Callable[[Tier, str], str]) -> Manifest:
+    """The manifest in a JSON document; any failure means that it is damaged."""
     if (document["version"], document["task_id"]) != (VERSION, task_id):
         raise ValueError(f"version {document['version']} of task {document['task_id']!r}")
     created = datetime.fromisoformat(document["created"])
     if created.tzinfo is None:
         raise ValueError("created has no time zone")
-    files = (_file(task_id, entry) for entry in document["files"])
     return Manifest(
         task_id=task_id,
         created=created,
-        files=tuple(attrs.evolve(file, url=url_of(file)) for file in files),
+        files=tuple(_file(task_id, entry, url_of) for entry in document["files"]),
         result=document["result"],
     )
 
 
-def _file(task_id: str, entry: JSON) -> FileRef:
-    file = FileRef(task_id, entry["tier"], entry["name"], entry["size"], entry["sha256"])
+def _file(task_id: str, entry: JSON, url_of: Callable[[Tier, str], str]) -> FileRef:
+    tier, name = entry["tier"], entry["name"]
+    url = url_of(tier, name)
+    file = FileRef(task_id, tier, name, entry["size"], entry["sha256"], url)
     check_file(file)
     return file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
 from contextlib import asynccontextmanager
@@ -12,24 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
-from anyio import ClosedResourceError, EndOfStream
-from anyio.abc import ByteReceiveStream
 from anyio.lowlevel import checkpoint
 
 from talkgen._clock import utc_now
 from talkgen._iteration import Fetched
 from talkgen.protocols import CleanupReport, Manifest
 from talkgen.storage.filesystem import VolatileFileSystem, read_plain
-from talkgen.storage.listing import find, identical, in_order, statistics, visible
+from talkgen.storage.listing import find, identical, in_order, sizes, statistics, visible
+from talkgen.storage.manifests import copied
 from talkgen.storage.names import check_task_id, check_tier, file_name
 from talkgen.storage.retention import Retention, expired_files, remainder
 from talkgen.storage.scratch import Scratch
 from talkgen.storage.staging import describe, not_staged
+from talkgen.storage.streams import PieceStream
 from talkgen.storage.transaction import StorageTransaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from datetime import datetime
+
+    from anyio.abc import ByteReceiveStream
 
     from talkgen._types import JSON
     from talkgen.media import FileRef, Tier
@@ -85,7 +86,12 @@ class MemoryStorage:
         Raises:
             FileMissing: It is not published, has expired, or was replaced.
         """
-        async with _Pieces(await self.get(file)) as stream:
+        pieces = iter([await self.get(file)])
+
+        async def fetch() -> bytes | None:
+            return next(pieces, None)
+
+        async with PieceStream(fetch) as stream:
             yield stream
 
     def list(self, tier: Tier | None = None, task_id: str | None = None) -> AsyncIterator[FileInfo]:
@@ -137,7 +143,7 @@ class MemoryStorage:
     async def stats(self) -> StorageStats:
         """Published files by tier."""
         infos = await self._fetch(None, None)
-        return statistics("memory", infos, self._retention, disk=None)
+        return statistics("memory", sizes(infos), self._retention, disk=None)
 
     async def aclose(self) -> None:
         """Nothing is held open. Published files can still be read."""
@@ -216,14 +222,14 @@ class _Unfinished:
         raise not_staged(self.task_id, file)
 
     def publish(self, result: JSON) -> Manifest:
-        copied = _copied(result)
+        kept = copied(result)
         with self.tables.lock:
             staged = self.tables.staged.pop(self.task_id, {})
             published = self.tables.manifests.get(self.task_id)
             if published and not staged:
                 return published
             files = tuple(sorted(staged, key=lambda file: (file.tier, file.name)))
-            manifest = Manifest(self.task_id, self.clock(), files, copied)
+            manifest = Manifest(self.task_id, self.clock(), files, kept)
             self.tables.publish(manifest, staged)
             return manifest
 
@@ -232,31 +238,7 @@ class _Unfinished:
             self.tables.staged.pop(self.task_id, None)
 
 
-class _Pieces(ByteReceiveStream):
-    """Bytes as a stream."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data: memoryview | None = memoryview(data)
-
-    async def receive(self, max_bytes: int = 65536) -> bytes:
-        await checkpoint()
-        if self._data is None:
-            raise ClosedResourceError
-        if not self._data:
-            raise EndOfStream
-        piece, self._data = self._data[:max_bytes], self._data[max_bytes:]
-        return bytes(piece)
-
-    async def aclose(self) -> None:
-        self._data = None
-
-
 def _taken(path: Path) -> bytes:
     data = read_plain(path)
     path.unlink()
     return data
-
-
-def _copied(result: JSON) -> JSON:
-    """What a reader of the JSON would see, and nobody else changes."""
-    return json.loads(json.dumps(result, allow_nan=False))

@@ -12,22 +12,19 @@ they go. What a dead process left in the trash is finished before its task is to
 from __future__ import annotations
 
 import logging
-import threading
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-from filelock import FileLock
 
 from talkgen.errors import FileMissing, StorageError
 from talkgen.storage import manifests
 from talkgen.storage.filesystem import failures, names_in, read_plain, removed_on_failure
 from talkgen.storage.layout import SEPARATOR
+from talkgen.storage.locks import Exclusive
 from talkgen.storage.names import MANIFEST_SUFFIX, TIERS, is_task_id, task_of
 from talkgen.storage.retention import expired_files, remainder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from contextlib import AbstractContextManager
     from datetime import datetime
     from pathlib import Path
 
@@ -51,11 +48,8 @@ class Published:
         """Use a folder that has been made."""
         self._layout = layout
         self._disk = disk
-        self._threads = threading.Lock()
         # Other processes do not know of a folder that is not to outlive this one.
-        self._processes: AbstractContextManager[object] = (
-            FileLock(layout.lock, thread_local=False) if disk.durable else nullcontext()
-        )
+        self._lock = Exclusive(layout.lock, shared=disk.durable)
 
     def manifest(self, task_id: str) -> Manifest | None:
         """What is published of a task."""
@@ -65,17 +59,26 @@ class Published:
             return None
         return manifests.decode(task_id, data, self._layout.url)
 
-    def manifests(self) -> Iterator[Manifest]:
-        """Every readable manifest, in no order."""
-        for name in names_in(self._layout.tier("videos")):
-            task_id = task_of(name) if name.endswith(MANIFEST_SUFFIX) else None
-            manifest = self._readable(task_id) if task_id else None
-            if manifest:
-                yield manifest
+    def readable(self, task_id: str) -> Manifest | None:
+        """What is published of a task; nothing, and a line in the log, if that is damaged."""
+        try:
+            return self.manifest(task_id)
+        except StorageError:
+            logger.exception("Task %s is left out: its manifest cannot be read.", task_id)
+            return None
+
+    @contextmanager
+    def changing(self, *tasks: str) -> Iterator[None]:
+        """Keep everybody else out, and leave nothing of the tasks in the trash."""
+        with self._lock.held():
+            for name in names_in(self._layout.trash) if tasks else ():
+                if name.partition(SEPARATOR)[0] in tasks:
+                    self._bury(self._layout.trash / name)
+            yield
 
     def publish(self, staging: Staging, result: JSON, created: datetime) -> Manifest:
         """Publish what is staged; where nothing is, what was published before stays."""
-        with self._changing(staging.task_id):
+        with self.changing(staging.task_id):
             published = self.manifest(staging.task_id)
             if published and staging.planned in (None, published) and not staging.files():
                 return self._published(published, staging)
@@ -90,7 +93,7 @@ class Published:
 
     def discard(self, staging: Staging) -> None:
         """Remove what is staged, and what publishing that was broken off has made of it."""
-        with self._changing(staging.task_id), failures("discard", staging.path):
+        with self.changing(staging.task_id), failures("discard", staging.path):
             if staging.planned and staging.planned == self.manifest(staging.task_id):
                 self._take_down(staging.task_id)
             if staging.path.exists():
@@ -100,23 +103,29 @@ class Published:
 
     def delete(self, task_id: str) -> None:
         """Remove a task's published files."""
-        with self._changing(task_id), failures("delete", self._layout.manifest(task_id)):
+        with self.changing(task_id), failures("delete", self._layout.manifest(task_id)):
             self._take_down(task_id)
 
-    def expire(self, task_id: str, retention: Retention, now: datetime) -> tuple[FileRef, ...]:
+    def expire(
+        self, task_id: str, retention: Retention, now: datetime
+    ) -> tuple[tuple[FileRef, ...], bool]:
         """Remove a task's files whose time is over, and the manifest with the last of them.
 
-        They are invisible by then. Whatever is left half done, the next call finishes.
+        They are invisible by then. Whatever is left half done, the next call finishes. Call it
+        while nobody else is `changing()` anything.
+
+        Returns:
+            The files, and whether nothing is left of the task.
         """
-        with self._changing(task_id), failures("clean up", self._layout.manifest(task_id)):
-            manifest = self.manifest(task_id)
-            if manifest is None:
-                return ()
-            expired = expired_files(manifest, retention, now)
+        manifest = self.manifest(task_id)
+        if manifest is None:
+            return (), False
+        expired, left = expired_files(manifest, retention, now), remainder(manifest, retention, now)
+        with failures("clean up", self._layout.manifest(task_id)):
             for file in expired:
                 self._disk.remove(self._layout.place(file))
-            self._rewrite(manifest, remainder(manifest, retention, now))
-            return expired
+            self._rewrite(manifest, left)
+        return expired, left is None
 
     def condemned(self) -> tuple[str, ...]:
         """Tasks of which a dead process left something in the trash."""
@@ -126,27 +135,8 @@ class Published:
     def finish_deleting(self, task_id: str) -> None:
         """Finish what a dead process was deleting of a task."""
         if task_id in self.condemned():
-            with self._changing(task_id):
+            with self.changing(task_id):
                 pass
-
-    @contextmanager
-    def _changing(self, task_id: str) -> Iterator[None]:
-        """Keep everybody else out, and leave nothing of the task in the trash."""
-        with ExitStack() as held:
-            held.enter_context(self._threads)
-            with failures("lock", self._layout.lock):
-                held.enter_context(self._processes)
-            for name in names_in(self._layout.trash):
-                if name.partition(SEPARATOR)[0] == task_id:
-                    self._bury(self._layout.trash / name)
-            yield
-
-    def _readable(self, task_id: str) -> Manifest | None:
-        try:
-            return self.manifest(task_id)
-        except StorageError:
-            logger.exception("Task %s is left out: its manifest cannot be read.", task_id)
-            return None
 
     def _published(self, manifest: Manifest, staging: Staging) -> Manifest:
         with failures("publish", self._layout.manifest(manifest.task_id)):

@@ -13,8 +13,17 @@ if TYPE_CHECKING:
     from talkgen.media import FileRef, Tier
     from talkgen.protocols import Manifest
 
-__all__ = ["Retention", "expired_files", "expires", "file_infos", "remainder"]
+__all__ = [
+    "Retention",
+    "expired_files",
+    "expired_until",
+    "expires",
+    "file_info",
+    "file_infos",
+    "remainder",
+]
 
+FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 
 
@@ -45,12 +54,21 @@ def expires(created: datetime, tier: Tier, retention: Retention) -> datetime:
     return created + min(retention.of(tier), LAST_MOMENT - created)
 
 
+def expired_until(tier: Tier, retention: Retention, now: datetime) -> datetime:
+    """The latest time of publication of which a file's time is over."""
+    if now >= LAST_MOMENT:
+        return now
+    return now - min(retention.of(tier), now - FIRST_MOMENT)
+
+
 def file_infos(manifest: Manifest, retention: Retention) -> tuple[FileInfo, ...]:
     """Each file of a task with its times."""
-    return tuple(
-        FileInfo(file, manifest.created, expires(manifest.created, file.tier, retention))
-        for file in manifest.files
-    )
+    return tuple(file_info(file, manifest.created, retention) for file in manifest.files)
+
+
+def file_info(file: FileRef, created: datetime, retention: Retention) -> FileInfo:
+    """A published file with its times."""
+    return FileInfo(file, created, expires(created, file.tier, retention))
 
 
 def expired_files(manifest: Manifest, retention: Retention, now: datetime) -> tuple[FileRef, ...]:
@@ -62,10 +80,11 @@ def remainder(manifest: Manifest, retention: Retention, now: datetime) -> Manife
     """The manifest without its expired files.
 
     It is kept as long as a video is, because it holds the result, and longer where a file of
-    the task is; None once nothing of the task is left.
+    the task is; one without a result goes with its last file. None once it is to go.
     """
     expired = expired_files(manifest, retention, now)
     files = tuple(file for file in manifest.files if file not in expired)
-    if not files and expires(manifest.created, "videos", retention) <= now:
+    over = expires(manifest.created, "videos", retention) <= now
+    if not files and (over or (manifest.files and manifest.result is None)):
         return None
     return attrs.evolve(manifest, files=files)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from talkgen.storage.filesystem import FileSystem
     from talkgen.storage.layout import Layout
 
-__all__ = ["Staging", "describe", "not_staged", "read_exactly"]
+__all__ = ["Staging", "being_published", "describe", "not_staged", "read_exactly"]
 
 
 class Staging:
@@ -62,13 +62,10 @@ class Staging:
     def put(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
         """Keep a file durably, in place of an earlier one of the same name."""
         if self.planned is not None:
-            raise StorageError(
-                f"Task {self.task_id} is being published; nothing can be added to it.",
-                hint="Publish it to the end, or discard it.",
-            )
+            raise being_published(self.task_id)
         check_tier(tier)
         file = describe(self.task_id, tier, file_name(self.task_id, suffix), data)
-        file = attrs.evolve(file, url=self._layout.url(file))
+        file = attrs.evolve(file, url=self._layout.url(tier, file.name))
         target = self._layout.staged(file)
         with failures("write", target, file.size):
             self._make()
@@ -157,7 +154,7 @@ class Staging:
         path = self._layout.staged(file)
         with failures("read", path):
             found = describe(self.task_id, file.tier, file.name, path)
-        return attrs.evolve(found, url=self._layout.url(found))
+        return attrs.evolve(found, url=self._layout.url(file.tier, file.name))
 
     def _read_plan(self) -> Manifest | None:
         try:
@@ -186,6 +183,14 @@ def read_exactly(path: Path, file: FileRef) -> bytes:
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise FileMissing(f"{path} has other content than {file.name} had: it was replaced.")
     return data
+
+
+def being_published(task_id: str) -> StorageError:
+    """The error of a transaction whose publication was broken off."""
+    return StorageError(
+        f"Task {task_id} is being published; nothing can be added to it.",
+        hint="Publish it to the end, or discard it.",
+    )
 
 
 def not_staged(task_id: str, file: FileRef) -> FileMissing:

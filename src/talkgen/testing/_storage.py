@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, get_args
 
-from anyio import CancelScope, to_thread
+import attrs
+from anyio import CancelScope, create_task_group, to_thread
 
 from talkgen.errors import FileMissing, InvalidName
 from talkgen.media import Tier
@@ -101,6 +102,17 @@ async def _publishing_shows_everything(storage: Storage) -> None:
     assert await storage.staged() == (), "a published task is still staged"
 
 
+async def _streams_come_in_pieces(storage: Storage) -> None:
+    _, files = await _published(storage)
+    content, file = max(files.items())
+    async with storage.stream(file) as stream:
+        piece = await stream.receive(7)
+        assert 0 < len(piece) <= 7, f"receive(7) gave {len(piece)} bytes"  # and the rest is left
+    missing = attrs.evolve(file, sha256="0" * 64)
+    await expect_raises(FileMissing, storage.stream(missing).__aenter__)
+    assert await _streamed(storage, file) == content, "a stream that was left spoils the next"
+
+
 async def _publishing_is_shielded(storage: Storage) -> None:
     transaction = await storage.open(TASK)
     file = await transaction.put("videos", "final.mp4", b"video")
@@ -128,6 +140,43 @@ async def _a_new_attempt_replaces(storage: Storage) -> None:
         await expect_raises(FileMissing, storage.get, file)
 
 
+async def _giving_up_keeps_the_older_attempt(storage: Storage) -> None:
+    _, files = await _published(storage)
+    transaction = await storage.open(TASK)
+    await transaction.put("videos", "videos.bin", b"new")
+    await transaction.discard()
+    for content, file in files.items():
+        assert await storage.get(file) == content, "discard() took what was published before"
+
+
+async def _results_are_json(storage: Storage) -> None:
+    transaction = await storage.open(TASK)
+    file = await transaction.put("videos", "final.mp4", b"video")
+    await expect_raises(TypeError, transaction.publish, {"pixels": b""})
+    await expect_raises(ValueError, transaction.publish, {"score": float("nan")})
+    assert await _listed(storage) == (), "a refused result was published"
+    assert (await transaction.publish(RESULT)).files == (file,), "the refusal broke it"
+
+
+async def _many_work_at_once(storage: Storage) -> None:
+    async with create_task_group() as group:
+        for number in range(8):
+            group.start_soon(_one_file, storage, f"check-{number}")
+    files = await _listed(storage)
+    assert len(files) == 8, f"of 8 tasks at once {len(files)} were published"
+    for file in files:
+        assert await storage.get(file) == file.task_id.encode(), "tasks at once are mixed up"
+
+
+async def _tasks_are_apart(storage: Storage) -> None:
+    other = await _one_file(storage, "check-2")
+    transaction = await storage.open(TASK)
+    await expect_raises(FileMissing, transaction.get, other)
+    await transaction.put("videos", "final.mp4", b"mine")
+    await transaction.discard()
+    assert await storage.get(other) == b"check-2", "discard() took another task's file"
+
+
 async def _discarding_leaves_nothing(storage: Storage) -> None:
     transaction = await storage.open(TASK)
     file = await transaction.put("temp", "notes.json", b"{}")
@@ -151,6 +200,20 @@ async def _closing_keeps(storage: Storage) -> None:
     again = await storage.open(TASK)
     assert await again.get(file) == b"alpha", "a kept file is lost"
     assert (await again.publish()).files == (file,), "a kept file is not published"
+
+
+async def _unfinished_transactions_are_reopened(storage: Storage) -> None:
+    """As after the death of the process that opened them."""
+    dead = await storage.open(TASK)
+    kept = await dead.put("processed", "mask.png", b"alpha")
+    old = await dead.put("videos", "final.mp4", b"half")
+    again = await storage.open(TASK)
+    assert await again.get(kept) == b"alpha", "a staged file is lost"
+    assert await again.get(old) == b"half", "a staged file is lost"
+    new = await again.put("videos", "final.mp4", b"whole")
+    manifest = await again.publish()
+    assert set(manifest.files) == {kept, new}, f"{manifest.files} are published"
+    assert await storage.staged() == (), "a reopened and published task is still staged"
 
 
 async def _names_are_checked(storage: Storage) -> None:
@@ -197,6 +260,10 @@ async def _cleaning_up_takes_what_has_expired(storage: Storage) -> None:
     assert report.bytes_freed == sum(file.size for file in gone), f"{report} counts wrongly"
     assert not set(gone) & set(await _listed(storage)), "an expired file is listed"
     await expect_raises(FileMissing, storage.get, first.file)
+    if first.expires < last.expires:
+        assert await storage.get(last.file), "cleanup() took a file before its time"
+    again = await storage.cleanup(first.expires)
+    assert (again.files_deleted, again.tasks_expired) == (0, ()), f"{again} the second time"
     report = await storage.cleanup(last.expires)
     assert report.tasks_expired == (TASK,), f"{report} does not name the task"
     assert await _listed(storage) == (), f"something outlived {len(files)} files' time"
@@ -229,11 +296,17 @@ CHECKS = (
     _scratch_files_are_moved,
     _scratch_goes_under_cancellation,
     _publishing_shows_everything,
+    _streams_come_in_pieces,
     _publishing_is_shielded,
     _publishing_nothing_changes_nothing,
     _a_new_attempt_replaces,
+    _giving_up_keeps_the_older_attempt,
+    _results_are_json,
+    _many_work_at_once,
+    _tasks_are_apart,
     _discarding_leaves_nothing,
     _closing_keeps,
+    _unfinished_transactions_are_reopened,
     _names_are_checked,
     _deleting_takes_what_is_published,
     _lists_are_filtered_and_in_order,

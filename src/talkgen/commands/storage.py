@@ -1,0 +1,101 @@
+"""`python -m talkgen stats`, `python -m talkgen cleanup`: what a storage holds, and less of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import attrs
+from rich.console import Console
+from rich.table import Table
+
+from talkgen.commands import DONE
+from talkgen.defaults import default_storage
+from talkgen.settings import Settings
+
+if TYPE_CHECKING:
+    import argparse
+
+    from talkgen.commands import Commands
+    from talkgen.protocols import CleanupReport, StorageStats
+    from talkgen.storage import LocalStorage
+
+__all__ = ["add"]
+
+MEBIBYTE = 2**20
+
+
+def add(commands: Commands) -> None:
+    """Describe the commands."""
+    stats = commands.add_parser("stats", help="what a storage holds")
+    stats.set_defaults(command=_stats)
+    cleanup = commands.add_parser("cleanup", help="delete files whose time is over")
+    cleanup.set_defaults(command=_cleanup)
+    for one in (stats, cleanup):
+        one.add_argument("--storage", type=Path, metavar="DIR", help="its folder (STORAGE_ROOT)")
+        one.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _stats(options: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - all commands alike
+    stats = anyio.run(_storage(options).stats)
+    if options.json:
+        _print_json(stats.to_dict())
+    else:
+        _show(stats)
+    return DONE
+
+
+def _cleanup(options: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - all commands alike
+    report = anyio.run(_storage(options).cleanup)
+    if options.json:
+        _print_json(attrs.asdict(report))
+    else:
+        sys.stdout.write(_sentence(report) + "\n")
+    return DONE
+
+
+def _storage(options: argparse.Namespace) -> LocalStorage:
+    """The storage in the folder; it must be there, so that a slip makes no new one."""
+    given = {"STORAGE_ROOT": str(options.storage)} if options.storage else {}
+    settings = Settings.from_env({**os.environ, **given})
+    root = settings.storage_root
+    if root is None:
+        raise ValueError("no folder: give --storage DIR, or set STORAGE_ROOT")
+    if not (root / "videos").is_dir():
+        raise ValueError(f"{root} holds no storage: there is no folder {root / 'videos'}")
+    return default_storage(settings)
+
+
+def _show(stats: StorageStats) -> None:
+    table = Table(title=stats.storage_root, title_justify="left", box=None, pad_edge=False)
+    table.add_column("tier")
+    for name in ("files", "MB", "kept, days"):
+        table.add_column(name, justify="right")
+    for tier, held in stats.tiers.items():
+        days = f"{held.retention_days:.3g}"
+        table.add_row(tier, f"{held.file_count:,}", f"{held.size_mb:,.2f}", days)
+    table.add_row("total", f"{stats.total_files:,}", f"{stats.total_size_mb:,.2f}", "")
+    console = Console()
+    console.print(table, highlight=False)
+    if disk := stats.disk:
+        console.print(
+            f"disk: {disk.free_gb:,.1f} GB free of {disk.total_gb:,.1f} GB, "
+            f"{disk.percent_used:.0f} % used",
+            highlight=False,
+        )
+
+
+def _sentence(report: CleanupReport) -> str:
+    tasks = len(report.tasks_expired)
+    return (
+        f"Deleted {report.files_deleted:,} files, freed {report.bytes_freed / MEBIBYTE:,.2f} MB; "
+        f"{tasks:,} tasks have expired."
+    )
+
+
+def _print_json(document: object) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
