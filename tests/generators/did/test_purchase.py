@@ -290,7 +290,7 @@ async def check_ledger(script, behaviour, repost):
             assert ledger.charged == ledger.refunded
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(scripts, behaviours, st.booleans())
 def test_every_talk_is_in_the_journal_or_reported(script, behaviour, repost):
     anyio.run(check_ledger, script, behaviour, repost)
