@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import av
 import pytest
+from rich.console import Console
 
-from talkgen import choice, doctor
+from talkgen import Settings, choice, doctor
 from talkgen.__main__ import main
+from talkgen.commands import run as run_command
 
 
 def run(*arguments):
@@ -188,3 +190,15 @@ def test_a_folder_without_a_journal_is_not_made(tmp_path, capsys, command):
     assert main([command, "--storage", str(tmp_path / "typo")]) == 2
     assert "holds no journal" in capsys.readouterr().err
     assert not (tmp_path / "typo").exists()
+
+
+def test_a_key_in_the_settings_means_d_id(capsys):
+    console = Console(stderr=True)
+    options = SimpleNamespace(background=None, person=None, size=64, seed=0)
+    for settings, name in (
+        (Settings(), "LocalGenerator"),
+        (Settings(d_id_api_key="a:b"), "DIdGenerator"),
+    ):
+        assert type(run_command.stages_of(options, settings)[-1].generator).__name__ == name
+        run_command._name_backends(settings, console)
+        assert name in capsys.readouterr().err

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from talkgen.errors import MissingDependency, ModelUnavailable
+from talkgen.generators.did import DIdGenerator
 from talkgen.generators.local import LocalGenerator
 from talkgen.models.catalogue import birefnet, yolo
 from talkgen.models.face import FaceDetector
@@ -184,14 +185,17 @@ def choose_backends(settings: Settings) -> Choice:
     """The full models that are installed and have their weights, else the embedded ones.
 
     An embedded one needs no download, key or GPU. It is a shortfall where a full one was asked
-    for, or is installed but lacks its weights. Looks at the disk; reaches no network.
+    for, or is installed but lacks its weights. D-ID makes the videos where the settings have a key.
+    Looks at the disk; reaches no network.
     """
     detector, no_yolo = _chosen(YOLO, settings)
     remover, no_birefnet = _chosen(BIREFNET, settings)
     backends = Backends(
         detector=detector or FaceDetector(),
         remover=remover or SelfieRemover(),
-        generator=LocalGenerator(),
+        generator=DIdGenerator(settings.d_id_api_key)
+        if settings.d_id_api_key
+        else LocalGenerator(),
     )
     return Choice(backends, tuple(filter(None, (no_yolo, no_birefnet))))
 

@@ -43,6 +43,7 @@ __all__ = [
     "decode_audio",
     "decode_image",
     "encode_image",
+    "encode_m4a",
     "encode_wav",
     "first_frame",
     "parse_colour",
@@ -455,6 +456,39 @@ def encode_samples(samples: Samples) -> bytes:
 def decode_samples(data: bytes) -> Samples:
     """What `encode_samples` was given."""
     return as_samples(np.load(io.BytesIO(data), allow_pickle=False))
+
+
+M4A_RATES = (44_100, 48_000)
+M4A_BIT_RATE = 128_000
+
+
+def encode_m4a(samples: Samples, sample_rate: int) -> bytes:
+    """Encode as AAC of 128 kbit/s, 16 kB a second, in one channel.
+
+    Args:
+        samples: -1..1, shape (channels, n); several become their mean.
+        sample_rate: Hz.
+
+    Raises:
+        talkgen.errors.MediaFailed: The encoder gave up.
+    """
+    file = io.BytesIO()
+    frame = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(samples.mean(axis=0, keepdims=True)), "fltp", "mono"
+    )
+    frame.sample_rate, frame.pts = sample_rate, 0
+    rate = M4A_RATES[0] if sample_rate % (M4A_RATES[0] // 4) == 0 else M4A_RATES[1]
+    try:
+        with av.open(file, "w", format="mp4") as container:
+            stream = container.add_stream("aac", rate=rate, layout="mono")
+            stream.bit_rate = M4A_BIT_RATE
+            resampler = av.AudioResampler("fltp", "mono", rate)
+            for part in (*resampler.resample(frame), *resampler.resample(None)):
+                container.mux(stream.encode(part))
+            container.mux(stream.encode(None))
+    except av.error.FFmpegError as error:
+        raise MediaFailed(f"The recording cannot be encoded as M4A: {error}.") from error
+    return file.getvalue()
 
 
 def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:

@@ -27,6 +27,19 @@ cancellation is never wrapped.
         StorageUnavailable             the object store does not answer
         InvalidName (ValueError)       a task id or file name that could leave its folder
         JournalUnusable                the journal is damaged, too new, or cannot be written
+      DIdError                         D-ID did not do what it was asked
+        Unauthorized                   the key is wrong, or the account's bill is open
+        PermissionDenied               the account's plan lacks a feature
+        InsufficientCredits            the account has too few credits
+        Moderated                      D-ID's moderation refused the content
+        InvalidMedia                   D-ID cannot use the picture or the recording
+        RateLimited                    too many requests
+        ServiceUnavailable             D-ID is down, overloaded or out of reach
+        TalkFailed                     D-ID accepted the work and then failed at it
+        TalkRejected                   D-ID accepted the work and then refused it
+        ResultExpired                  D-ID does not have the video any more
+        OutcomeUnknown                 a request for a talk was sent, and nobody knows its fate
+      BudgetExceeded                   it would cost more than the caller allows
       NotReady                         the video is not there yet
       RunCancelled                     the run was cancelled, not the one who waits for it
       TaskNotFound (LookupError)
@@ -41,34 +54,47 @@ from typing import Any, ClassVar, Self, TypeVar
 __all__ = [
     "AudioNotFound",
     "AudioUnreadable",
+    "BudgetExceeded",
+    "DIdError",
     "Degraded",
     "FileMissing",
     "ImageNotFound",
     "ImageUnreadable",
+    "InsufficientCredits",
     "InsufficientStorage",
     "InvalidAudio",
     "InvalidImage",
     "InvalidInput",
+    "InvalidMedia",
     "InvalidName",
     "JournalUnusable",
     "MediaFailed",
     "MissingDependency",
     "ModelUnavailable",
+    "Moderated",
     "NoFaceInPortrait",
     "NoPersonDetected",
     "NotReady",
     "OutOfMemory",
+    "OutcomeUnknown",
     "Overloaded",
+    "PermissionDenied",
     "PersonNotFound",
+    "RateLimited",
+    "ResultExpired",
     "RunCancelled",
+    "ServiceUnavailable",
     "Severity",
     "StageFailed",
     "StorageError",
     "StorageUnavailable",
+    "TalkFailed",
+    "TalkRejected",
     "TalkgenError",
     "TaskBusy",
     "TaskConflict",
     "TaskNotFound",
+    "Unauthorized",
 ]
 
 
@@ -240,6 +266,136 @@ class InvalidName(StorageError, ValueError):
 
 class JournalUnusable(StorageError):
     """The journal's file is damaged, of a newer version, or cannot be read or written."""
+
+
+class DIdError(TalkgenError):
+    """D-ID did not do what it was asked, for a reason that has no class of its own.
+
+    Attributes:
+        status: The HTTP status, where there was an answer.
+        kind: D-ID's own word for the reason, like `BadRequestError`.
+        talk_id: The talk that it is about.
+    """
+
+    severity = Severity.EXTERNAL
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after: float | None = None,
+        status: int | None = None,
+        kind: str | None = None,
+        talk_id: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, retry_after=retry_after)
+        self.status = status
+        self.kind = kind
+        self.talk_id = talk_id
+
+
+class Unauthorized(DIdError):
+    """D-ID does not take the key."""
+
+    default_hint = (
+        "Check D_ID_API_KEY: the whole key from D-ID's studio, as 'user:password', with nothing "
+        "cut off. If it is right, check the account's bill: an open one is answered the same way."
+    )
+
+
+class PermissionDenied(DIdError):
+    """The account's plan lacks a feature.
+
+    Attributes:
+        feature: Which one, as D-ID calls it, like `stitch`.
+    """
+
+    default_hint = "Leave the option out, or choose a plan at D-ID that has the feature."
+    feature: str | None = None
+
+
+class InsufficientCredits(DIdError):
+    """The account has too few credits."""
+
+    default_hint = "Buy credits at D-ID; `await DIdClient.credits()` shows what is left."
+
+
+class Moderated(DIdError):
+    """D-ID's moderation refused the picture, the recording or the text; `kind` says which.
+
+    Never tried again by itself.
+    """
+
+    default_hint = "Use another picture or recording, or ask D-ID's support for a review."
+
+
+class InvalidMedia(DIdError):
+    """D-ID cannot use the picture or the recording."""
+
+    default_hint = (
+        "Pictures: JPEG or PNG, 160 pixels a side or more, 10 MB at most. "
+        "Recordings: 6 MB and 5 minutes at most."
+    )
+
+
+class RateLimited(DIdError):
+    """D-ID got too many requests from this account, and kept on refusing."""
+
+    retryable = True
+    outage = True
+    default_hint = "Start fewer runs at a time, or go on later."
+
+
+class ServiceUnavailable(DIdError):
+    """D-ID is down, overloaded or out of reach, or did not finish in time.
+
+    Attributes:
+        sent: The request may have reached D-ID.
+    """
+
+    retryable = True
+    outage = True
+    default_hint = "Check the network and D-ID's status page; recover() goes on later."
+    sent: bool = True
+
+
+class TalkFailed(DIdError):
+    """D-ID accepted a talk and failed at it; `kind` says why. The credits are given back."""
+
+    default_hint = "A FaceError asks for a photo whose face looks towards the camera."
+
+
+class TalkRejected(DIdError):
+    """D-ID accepted a talk, and its moderation refused it afterwards."""
+
+    default_hint = "Use another picture or recording, or ask D-ID's support for a review."
+
+
+class ResultExpired(DIdError):
+    """D-ID does not have the talk or its video any more."""
+
+    default_hint = "Run the task again: that makes, and pays for, a new talk."
+
+
+class OutcomeUnknown(DIdError):
+    """A talk was asked for, the answer was lost, and the talk was not found afterwards.
+
+    It may exist and may have been paid for.
+
+    Attributes:
+        token: What the talk carries in its `user_data`, if it exists.
+    """
+
+    default_hint = "Look in D-ID's studio for a talk with this token before running the task again."
+    token: str | None = None
+
+
+class BudgetExceeded(TalkgenError):
+    """The run would cost more than the caller allows; nothing was spent."""
+
+    severity = Severity.RECOVERABLE
+    default_hint = "Shorten the recording, or raise max_credits or the budget."
 
 
 class NotReady(TalkgenError):

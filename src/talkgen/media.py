@@ -37,11 +37,13 @@ from talkgen.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     import numpy as np
     import PIL.Image
     from numpy.typing import NDArray
+
+    from talkgen._types import JSON
 
     ImageSource: TypeAlias = (
         "str | os.PathLike[str] | bytes | IO[bytes] | PIL.Image.Image | NDArray[np.uint8] | Image"
@@ -440,6 +442,7 @@ class Video:
         duration: Seconds.
         fps: Frames a second.
         size: Width and height in pixels.
+        metadata: Facts of its making for the result, JSON only.
         reader: What reads the file, normally the storage.
     """
 
@@ -447,6 +450,7 @@ class Video:
     duration: float
     fps: float
     size: tuple[int, int]
+    metadata: Mapping[str, JSON] = attrs.field(factory=dict)
     reader: FileReader | None = attrs.field(default=None, repr=False)
 
     @property
@@ -514,7 +518,7 @@ class Video:
         return html.player(html.data_url(data, "video/mp4"), self.size, poster=poster)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Video, (self.file, self.duration, self.fps, self.size)
+        return Video, (self.file, self.duration, self.fps, self.size, self.metadata)
 
 
 # --- where pictures and recordings come from ---------------------------------------------------

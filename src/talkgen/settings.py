@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import environ
 
+from talkgen._types import Secret
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -107,6 +109,14 @@ def _path(value: Any) -> Path | None:
     return Path(value).expanduser() if value else None
 
 
+def _secret(value: Any) -> Secret | None:
+    return Secret(value) if value else None
+
+
+def _optional(parse: Callable[[Any], T]) -> Callable[[Any], T | None]:
+    return lambda value: None if value in {None, ""} else parse(value)
+
+
 @environ.config(prefix="", frozen=True)
 class Settings:
     """What a pipeline may be told from outside; explicit arguments of its parts win.
@@ -140,6 +150,10 @@ class Settings:
         max_image_bytes: TALKGEN_MAX_IMAGE_BYTES; larger files are refused.
         max_audio_seconds: TALKGEN_MAX_AUDIO_SECONDS; longer recordings are refused.
         max_audio_bytes: TALKGEN_MAX_AUDIO_BYTES; larger files are refused.
+        d_id_api_key: D_ID_API_KEY; with it, D-ID makes the videos, for money. Hidden in the
+            repr, and left out of pickles.
+        d_id_timeout_seconds: D_ID_TIMEOUT_SECONDS; how long a talk is waited for before the
+            run is deferred. None: 300 s, or 20 times the recording where that is more.
     """
 
     confidence_threshold: float = _var(
@@ -201,6 +215,11 @@ class Settings:
     )
     max_audio_bytes: int = _var(
         "TALKGEN_MAX_AUDIO_BYTES", 200_000_000, _positive(int), "larger audio files are refused"
+    )
+
+    d_id_api_key: Secret | None = _var("D_ID_API_KEY", None, _secret, "with it, D-ID is used")
+    d_id_timeout_seconds: float | None = _var(
+        "D_ID_TIMEOUT_SECONDS", None, _optional(_positive(float)), "how long a talk is waited for"
     )
 
     @classmethod

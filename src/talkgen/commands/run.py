@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from talkgen.commands import Commands
     from talkgen.draft import Result
-    from talkgen.protocols import Stage
+    from talkgen.protocols import Stage, VideoGenerator
 
 __all__ = ["add", "add_stage_options", "stages_of"]
 
@@ -48,8 +48,12 @@ def add_stage_options(parser: argparse.ArgumentParser) -> None:
     """What decides the stages; a task is taken up by the same ones only."""
     parser.add_argument("--background", metavar="COLOUR|FILE|blur", help="put behind the person")
     parser.add_argument("--person", type=int, metavar="N", help="which person, 1 is the best")
-    parser.add_argument("--size", type=int, default=512, help="longest side in pixels (512)")
-    parser.add_argument("--seed", type=int, default=0, help="of blinks and small motion (0)")
+    parser.add_argument(
+        "--size", type=int, default=512, help="longest side in pixels (512), local only"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of blinks and small motion (0), local only"
+    )
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
@@ -58,15 +62,21 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     if options.json:
         sys.stdout.write(json.dumps(result.to_dict()) + "\n")
     if not result.success:
-        console.print("Deferred: an outside service is down. Run it again later.")
+        console.print(f"Deferred: an outside service is down. {_later(settings)}", soft_wrap=True)
         return DEFERRED
     if not options.json:
         sys.stdout.write(f"{options.output}\n")
     return DONE
 
 
+def _later(settings: Settings) -> str:
+    if settings.storage_root is None:
+        return "Run it again later, and set STORAGE_ROOT: then 'recover' can go on with it."
+    return f"Go on with it later: python -m talkgen recover --storage {settings.storage_root}"
+
+
 async def _make(options: argparse.Namespace, settings: Settings, console: Console) -> Result:
-    stages = stages_of(options, settings)
+    stages = await anyio.to_thread.run_sync(stages_of, options, settings)
     await anyio.to_thread.run_sync(_name_backends, settings, console)
     async with Pipeline(stages, settings=settings) as pipeline:
         run = pipeline.start(options.image, options.audio)
@@ -86,8 +96,16 @@ def stages_of(options: argparse.Namespace, settings: Settings) -> tuple[Stage, .
         DetectPersons(confidence=settings.confidence_threshold, select=options.person or "best"),
         RemoveBackground(),
         *replace,
-        GenerateVideo(LocalGenerator(size=options.size, seed=options.seed)),
+        GenerateVideo(_generator(options, settings)),
     )
+
+
+def _generator(options: argparse.Namespace, settings: Settings) -> VideoGenerator:
+    """The one that the settings choose; size and seed are the local renderer's."""
+    chosen = choose_backends(settings).backends.generator
+    if isinstance(chosen, LocalGenerator):
+        return LocalGenerator(size=options.size, seed=options.seed)
+    return chosen
 
 
 def _background(text: str) -> Any:
@@ -97,6 +115,6 @@ def _background(text: str) -> Any:
 
 
 def _name_backends(settings: Settings, console: Console) -> None:
-    choice = choose_backends(settings)
-    names = (type(choice.backends.detector), type(choice.backends.remover), LocalGenerator)
+    backends = choose_backends(settings).backends
+    names = (type(backends.detector), type(backends.remover), type(backends.generator))
     console.print("Using " + ", ".join(kind.__name__ for kind in names), highlight=False)

@@ -39,6 +39,8 @@ class GenerateVideo:
     def check(self, draft: Draft, context: StageContext) -> None:
         """Refuse, before any stage works, what the generator cannot speak.
 
+        A generator may have a `check(speech)` of its own.
+
         Raises:
             ValueError: The speech is a text and the generator wants a recording.
         """
@@ -47,13 +49,15 @@ class GenerateVideo:
             raise ValueError(
                 f"{type(generator).__name__} cannot speak a text; give it a recording instead"
             )
+        if (check := getattr(generator, "check", None)) is not None:
+            check(draft.speech)
 
     async def run(self, draft: Draft, context: StageContext) -> Draft:
-        """Fill in `video`."""
+        """Fill in `video`, and what the generator tells of it in `metadata`."""
         assert draft.speech is not None  # noqa: S101 - `requires` has made sure
         generator = self._chosen(context)
         video = await generator.generate(draft.portrait, draft.speech, context)
-        return attrs.evolve(draft, video=video)
+        return attrs.evolve(draft, video=video, metadata={**draft.metadata, **video.metadata})
 
     def _chosen(self, context: StageContext) -> VideoGenerator:
         return self.generator or context.backends.generator

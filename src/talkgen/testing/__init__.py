@@ -10,8 +10,10 @@ from talkgen.testing._paid import FakePaidGenerator, PaidServer, ServiceDown
 from talkgen.testing._scheduler import check_scheduler
 from talkgen.testing._simulation import Job, Simulation, Span
 from talkgen.testing._storage import check_storage
+from talkgen.testing.fake_did import FakeDId
 
 __all__ = [
+    "FakeDId",
     "FakeDevice",
     "FakeModel",
     "FakePaidGenerator",

@@ -1,0 +1,538 @@
+"""The talks API of D-ID, usable by itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from urllib.parse import quote
+
+import anyio
+import anyio.to_thread
+
+from talkgen.errors import (
+    DIdError,
+    OutcomeUnknown,
+    ResultExpired,
+    ServiceUnavailable,
+)
+from talkgen.generators.did.credentials import authorization
+from talkgen.generators.did.looks import Looks
+from talkgen.generators.did.results import (
+    AudioUpload,
+    Credits,
+    ImageUpload,
+    Talk,
+    TalkPage,
+    Voice,
+    faces_of,
+    voices_of,
+)
+from talkgen.generators.did.timing import Clock, Polling, RetryPolicy
+from talkgen.generators.did.traffic import Traffic
+from talkgen.generators.did.webhooks import Sleepers
+from talkgen.requirements import explained
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Awaitable, Callable, Mapping
+    from types import TracebackType
+
+    import httpx
+
+    from talkgen._types import JSON
+    from talkgen.generators.did.request import TalkRequest
+    from talkgen.generators.did.results import FaceBox
+    from talkgen.generators.did.transport import Transport
+
+__all__ = ["BASE_URL", "DIdClient"]
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+BASE_URL = "https://api.d-id.com"
+IMAGE_TYPES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png"}
+AUDIO_TYPES = {
+    "wav": "audio/wav",
+    "mp3": "audio/mpeg",
+    "m4a": "audio/mp4",
+    "mp4": "audio/mp4",
+    "flac": "audio/flac",
+}
+FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,50}")
+NOT_FOUND = 404
+DOWNLOADS = 4  # at a time
+LOOK_SECONDS = 10.0  # real ones, that a look may take beyond the deadline
+
+
+class DIdClient:
+    """Asks D-ID: one connection pool, one account.
+
+        async with DIdClient(api_key) as client:
+            print(await client.credits())
+
+    What may be repeated is repeated: reads, uploads and deletions, on a dropped connection, a
+    429 or a 5xx, three times. A request for a talk is repeated only where it certainly made none.
+    It belongs to one event loop. The key is in no repr, log, error or pickle.
+
+    Attributes:
+        policy: How often requests are repeated.
+        polling: How often a talk is looked at.
+        clock: By which it waits.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        base_url: str = BASE_URL,
+        http: httpx.AsyncClient | None = None,
+        http2: bool = False,
+        max_requests: int = 8,
+        retry: RetryPolicy | None = None,
+        polling: Polling | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Open no connection yet.
+
+        Args:
+            api_key: `user:password` as D-ID's studio shows it, the same in base64, or a value
+                that begins with `Basic ` or `Bearer `.
+            base_url: Of the API.
+            http: A client of the caller's, with its own timeouts and limits; it stays open.
+            http2: Speak HTTP/2 where the server does; needs `httpx[http2]`.
+            max_requests: At a time, whatever the number of runs.
+            retry: How often requests are repeated.
+            polling: How often a talk is looked at.
+            clock: By which it waits.
+
+        Raises:
+            ValueError: The key is in none of these forms.
+        """
+        self._header = authorization(api_key)
+        self._base_url = base_url
+        self._http, self._http2, self._max_requests = http, http2, max_requests
+        self.policy, self.polling = retry or RetryPolicy(), polling or Polling()
+        self.clock = clock or Clock()
+        self._traffic = Traffic(max_requests, self.policy, self.clock)
+        self._downloads = anyio.CapacityLimiter(DOWNLOADS)
+        self._sleepers = Sleepers(self.clock)
+        self._opening = anyio.Lock()
+        self._opened: Transport | None = None
+
+    def __repr__(self) -> str:
+        return f"<DIdClient of {self._base_url}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a DIdClient has connections and a key; make another one instead")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections, other than the caller's own."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            with anyio.CancelScope(shield=True):
+                await opened.aclose()
+
+    # --- uploads -------------------------------------------------------------------------------
+
+    async def upload_image(
+        self, data: bytes, *, file_name: str = "portrait.jpg", detect_faces: bool = False
+    ) -> ImageUpload:
+        """Upload a picture, kept for a day or two.
+
+        Args:
+            data: JPEG or PNG, 160 pixels a side or more, 10 MB at most.
+            file_name: 50 of `a-z A-Z 0-9 . _ -` at most, ending in `.jpg`, `.jpeg` or `.png`.
+            detect_faces: Have D-ID count the faces.
+
+        Raises:
+            ValueError: The name does not say what the file is.
+            talkgen.errors.DIdError: See the module `talkgen.errors`.
+        """
+        form = {
+            "files": {"image": (file_name, data, _media_type(file_name, IMAGE_TYPES))},
+            "data": {"detect_faces": "true"} if detect_faces else {},
+        }
+        return await self._ask(
+            ImageUpload.parse,
+            "POST",
+            "/images",
+            doing="upload the picture",
+            spends=True,
+            **form,
+        )
+
+    async def upload_audio(self, data: bytes, *, file_name: str = "speech.wav") -> AudioUpload:
+        """Upload a recording, kept for a day or two.
+
+        Args:
+            data: 6 MB at most.
+            file_name: As for `upload_image`, ending in `.wav`, `.mp3`, `.m4a`, `.mp4` or `.flac`.
+
+        Raises:
+            ValueError: The name does not say what the file is.
+            talkgen.errors.DIdError: See the module `talkgen.errors`.
+        """
+        files = {"audio": (file_name, data, _media_type(file_name, AUDIO_TYPES))}
+        return await self._ask(
+            AudioUpload.parse,
+            "POST",
+            "/audios",
+            doing="upload the recording",
+            spends=True,
+            files=files,
+        )
+
+    async def delete_image(self, image_id: str) -> None:
+        """Delete an uploaded picture; one that is gone already is no error."""
+        await self._delete(f"/images/{_part(image_id)}", "delete the picture")
+
+    async def delete_audio(self, audio_id: str) -> None:
+        """Delete an uploaded recording; one that is gone already is no error."""
+        await self._delete(f"/audios/{_part(audio_id)}", "delete the recording")
+
+    async def detect_faces(self, source_url: str) -> tuple[FaceBox, ...]:
+        """Where D-ID sees faces in a picture that was uploaded or is on the web."""
+        return await self._ask(
+            faces_of,
+            "POST",
+            "/images/face-detection",
+            doing="look for faces",
+            body={"source_url": source_url},
+        )
+
+    # --- talks ---------------------------------------------------------------------------------
+
+    async def create_talk(
+        self,
+        request: TalkRequest,
+        *,
+        on_created: Callable[[Talk], Awaitable[object]] | None = None,
+    ) -> Talk:
+        """Ask for a talk; it costs a credit for every 15 seconds that have begun.
+
+        Sending it and `on_created` are shielded from cancellation, for 60 s at most. It is
+        repeated only where D-ID refused it, or never got it.
+
+        Args:
+            request: What is wanted. Give it `user_data` that nothing else has.
+            on_created: Awaited with the talk before anything else can happen: writes its id down.
+
+        Raises:
+            talkgen.errors.OutcomeUnknown: The answer was lost: the talk may exist, or may yet
+                come to exist. `talkgen.generators.did.find_talk` looks for it.
+            talkgen.errors.DIdError: It was not created.
+        """
+        return await self._retried(
+            partial(self._post_talk, request, on_created, self._traffic.refusals)
+        )
+
+    async def _post_talk(
+        self,
+        request: TalkRequest,
+        on_created: Callable[[Talk], Awaitable[object]] | None,
+        since: int,
+    ) -> Talk:
+        async with self._traffic.turn(since=since):
+            with anyio.CancelScope(shield=True):
+                talk = await self._post_within_deadline(request)
+                if on_created is not None:
+                    await on_created(talk)
+        return talk
+
+    async def _post_within_deadline(self, request: TalkRequest) -> Talk:
+        lost: Exception | None = None
+        with anyio.move_on_after(self.policy.post_deadline):
+            try:
+                transport = await self._transport()
+                answer = await transport.send(
+                    "POST", "/talks", doing="make a talk", body=request.to_json()
+                )
+                return Talk.parse(answer)
+            except ServiceUnavailable as error:
+                if not error.sent:
+                    raise
+                lost = error
+            except ValueError as error:
+                lost = error
+        raise _lost(request, lost) from lost
+
+    async def get_talk(self, talk_id: str) -> Talk:
+        """Look at a talk.
+
+        Raises:
+            talkgen.errors.ResultExpired: There is none, or none any more.
+            talkgen.errors.DIdError: See the module `talkgen.errors`.
+        """
+
+        async def once() -> Talk:
+            async with self._traffic.turn():
+                return await self._show(talk_id)
+
+        return await self._retried(once)
+
+    async def list_talks(self, *, limit: int = 100, token: str | None = None) -> TalkPage:
+        """A part of the account's talks, in no order that D-ID promises.
+
+        Args:
+            limit: How many at most.
+            token: From the part before.
+        """
+        params = {"limit": str(limit)} | ({"token": token} if token else {})
+        return await self._ask(
+            TalkPage.parse, "GET", "/talks", doing="list the talks", params=params
+        )
+
+    async def delete_talk(self, talk_id: str) -> None:
+        """Delete a talk that has ended; one that is gone already is no error.
+
+        Raises:
+            talkgen.errors.DIdError: D-ID is still at work on it, for one.
+        """
+        await self._delete(f"/talks/{_part(talk_id)}", "delete the talk")
+
+    async def wait_talk(
+        self,
+        talk_id: str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - of the client's clock
+        seconds: float = 0.0,
+        webhook: bool = False,
+        on_look: Callable[[Talk | DIdError], None] | None = None,
+    ) -> Talk:
+        """Wait until a talk is done.
+
+        A look that fails ends nothing: the talk is paid for, and looked at until the deadline.
+
+        Args:
+            talk_id: Which one.
+            timeout: Seconds until the deadline; by default 300, or 20 for each second of the
+                recording where that is more.
+            seconds: The recording's length.
+            webhook: The talk has one, and its bodies are handed to `notify`: then it is looked
+                at rarely without.
+            on_look: Told what each look gave.
+
+        Raises:
+            talkgen.errors.TalkFailed: D-ID failed at it.
+            talkgen.errors.TalkRejected: D-ID's moderation refused it.
+            talkgen.errors.ServiceUnavailable: It was not done by the deadline. It may still be,
+                later.
+            talkgen.errors.ResultExpired: There is no such talk.
+        """
+        limit = self.polling.deadline(seconds) if timeout is None else timeout
+        end, looks = self.clock.now() + limit, Looks(talk_id, on_look)
+        with self._sleepers.waiting(talk_id) as sleeper:
+            for wait in self.polling.waits(webhook=webhook):
+                await sleeper.sleep(min(wait, end - self.clock.now()))
+                rest = end - self.clock.now()
+                with anyio.move_on_after(max(self.clock.real(rest), LOOK_SECONDS)):
+                    if (talk := looks.saw(await self._look(talk_id))) is not None:
+                        return talk
+                if rest <= 0:
+                    break
+        raise looks.overdue(limit)
+
+    async def _look(self, talk_id: str) -> Talk | DIdError:
+        """One look, once: the next one is the retry."""
+        try:
+            async with self._traffic.turn():
+                return await self._show(talk_id)
+        except DIdError as error:
+            return error
+
+    async def _show(self, talk_id: str) -> Talk:
+        try:
+            transport = await self._transport()
+            answer = await transport.send("GET", f"/talks/{_part(talk_id)}", doing="show the talk")
+        except DIdError as error:
+            error.talk_id = talk_id
+            if error.status == NOT_FOUND:
+                gone = f"D-ID does not have talk {talk_id} (any more)."
+                raise ResultExpired(gone, status=NOT_FOUND, talk_id=talk_id) from error
+            raise
+        return _parsed(Talk.parse, answer)
+
+    def notify(self, body: bytes | str | Mapping[str, JSON]) -> bool:
+        """Hand over what a talk's webhook was sent; from any thread.
+
+        The body is not believed: it wakes whoever waits for that talk, who then asks D-ID.
+        Check before that it came to an address that nobody can guess.
+
+        Args:
+            body: As it came, or as JSON.
+
+        Returns:
+            Somebody here waits for that talk.
+        """
+        try:
+            value = json.loads(body) if isinstance(body, bytes | bytearray | str) else dict(body)
+            talk = Talk.parse(value)
+        except ValueError:
+            logger.warning("A webhook body was no talk of D-ID's; it was left out.")
+            return False
+        return self._sleepers.wake(talk.id)
+
+    async def download(self, talk: Talk, path: str | os.PathLike[str]) -> None:
+        """Fetch a talk's video into a file.
+
+        A link that is not taken any more is replaced by a new one, once.
+
+        Args:
+            talk: It is done.
+            path: The file to write, replaced whole or left in pieces: check it.
+
+        Raises:
+            talkgen.errors.ResultExpired: The new link is not taken either.
+            talkgen.errors.DIdError: See the module `talkgen.errors`.
+        """
+        try:
+            await self._fetch(talk, path)
+        except ResultExpired:
+            fresh = await self.get_talk(talk.id)
+            try:
+                await self._fetch(fresh, path)
+            except ResultExpired as error:
+                error.talk_id = talk.id
+                raise
+
+    async def _fetch(self, talk: Talk, path: str | os.PathLike[str]) -> None:
+        if talk.result_url is None:
+            raise DIdError(f"Talk {talk.id} has no video: it is {talk.status}.", talk_id=talk.id)
+        async with self._downloads:
+            transport = await self._transport()
+            await self._retried(partial(transport.download, talk.result_url, path))
+
+    # --- the account ---------------------------------------------------------------------------
+
+    async def credits(self) -> Credits:
+        """What the account has left."""
+        try:
+            return await self._ask(Credits.parse, "GET", "/credits", doing="tell the credits")
+        except DIdError as error:
+            if error.status != NOT_FOUND:
+                raise
+            return Credits(0.0, 0.0)
+
+    async def voices(self, provider: str | None = None) -> tuple[Voice, ...]:
+        """The voices for texts, of one provider (like `microsoft`) or of all."""
+        params = {"provider": provider} if provider else None
+        return await self._ask(
+            voices_of, "GET", "/tts/voices", doing="list the voices", params=params
+        )
+
+    # --- asking --------------------------------------------------------------------------------
+
+    async def _transport(self) -> Transport:
+        """The connections, made in a thread: reading certificates takes a while."""
+        async with self._opening:
+            if self._opened is None:
+                self._opened = await anyio.to_thread.run_sync(self._open)
+            return self._opened
+
+    def _open(self) -> Transport:
+        from talkgen.generators.did.transport import Transport
+
+        return Transport(
+            self._header,
+            base_url=self._base_url,
+            http=self._http,
+            connections=self._max_requests + DOWNLOADS,
+            http2=self._http2,
+        )
+
+    async def _ask(
+        self,
+        parse: Callable[[JSON], R],
+        method: str,
+        path: str,
+        *,
+        doing: str,
+        spends: bool = False,
+        **what: Any,
+    ) -> R:
+        """Ask, again where that helps, and read the answer."""
+        since = self._traffic.refusals if spends else None
+
+        async def once() -> R:
+            async with self._traffic.turn(since=since):
+                transport = await self._transport()
+                answer = await transport.send(method, path, doing=doing, **what)
+                return _parsed(parse, answer)
+
+        return await self._retried(once)
+
+    async def _delete(self, path: str, doing: str) -> None:
+        try:
+            await self._ask(lambda _answer: None, "DELETE", path, doing=doing)
+        except DIdError as error:
+            if error.status != NOT_FOUND:
+                raise
+
+    async def _retried(self, call: Callable[[], Awaitable[R]]) -> R:
+        with explained():
+            import stamina
+
+        policy, real = self.policy, self.clock.real
+
+        def backoff(error: Exception) -> bool | float:
+            wait = policy.wait(error)
+            return wait if isinstance(wait, bool) else real(wait)
+
+        async for attempt in stamina.retry_context(
+            on=backoff,
+            attempts=policy.retries + 1,
+            timeout=None,
+            wait_initial=real(policy.first_wait),
+            wait_jitter=real(policy.jitter),
+            wait_max=real(policy.longest_wait),
+        ):
+            with attempt:
+                return await call()
+        raise AssertionError("the last try either returns or raises")
+
+
+def _lost(request: TalkRequest, cause: Exception | None) -> OutcomeUnknown:
+    why = cause or "there was none in time"
+    error = OutcomeUnknown(
+        f"The answer to the request for a talk was lost ({why}); it may have been made. "
+        f"Its token is {request.user_data!r}."
+    )
+    error.token = request.user_data
+    return error
+
+
+def _parsed(parse: Callable[[JSON], R], answer: JSON) -> R:
+    try:
+        return parse(answer)
+    except ValueError as error:
+        raise ServiceUnavailable(f"D-ID's answer cannot be used: {error}.") from error
+
+
+def _part(name: str) -> str:
+    """A name as one part of a path."""
+    return quote(name, safe="")
+
+
+def _media_type(file_name: str, known: Mapping[str, str]) -> str:
+    suffix = file_name.rpartition(".")[2].lower()
+    if suffix not in known or not FILE_NAME.fullmatch(file_name):
+        raise ValueError(
+            f"{file_name!r} must end in {', '.join(f'.{name}' for name in known)}, and have 50 of "
+            "a-z A-Z 0-9 . _ - at most"
+        )
+    return known[suffix]

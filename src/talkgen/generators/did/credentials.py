@@ -1,0 +1,43 @@
+"""The API key in the forms in which people have it."""
+
+from __future__ import annotations
+
+import re
+
+from talkgen._types import Secret
+
+__all__ = ["authorization", "hidden"]
+
+# What may stand in a header, and is no text that was pasted along with the key.
+KEY = re.compile(r"(?:(?:Basic|Bearer) )?[!-~]+")
+SCHEMES = ("Basic", "Bearer")
+HIDDEN = "***"
+SHORTEST = 8  # what is shorter is no secret, and may be a part of any word
+
+
+def authorization(api_key: str) -> Secret:
+    """The header's value for a key.
+
+    Args:
+        api_key: `user:password` as D-ID's studio shows it, the same in base64, or a whole value
+            that begins with `Basic ` or `Bearer `.
+
+    Raises:
+        ValueError: It is none of these. The message does not repeat it.
+    """
+    key = str.__str__(api_key).strip()
+    if not KEY.fullmatch(key):
+        raise ValueError(
+            "The D-ID API key must be 'user:password', the same in base64, or begin with "
+            "'Basic ' or 'Bearer '; the one given has other characters in it, or is empty."
+        )
+    return Secret(key if key.startswith(SCHEMES) else f"Basic {key}")
+
+
+def hidden(text: str, header: str) -> str:
+    """A text without the key: the gateway repeats headers that it does not understand."""
+    value = header.partition(" ")[2]
+    for secret in (header, value, value.partition(":")[2]):
+        if len(secret) >= SHORTEST:
+            text = text.replace(secret, HIDDEN)
+    return text

@@ -1,0 +1,122 @@
+"""Finding a talk whose answer was lost."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import attrs
+
+from talkgen.errors import ResultExpired
+
+if TYPE_CHECKING:
+    from talkgen.generators.did.client import DIdClient
+    from talkgen.generators.did.results import Talk
+
+__all__ = ["Wanted", "find_talk"]
+
+logger = logging.getLogger(__name__)
+
+# How far the service's clock may be off this one.
+CLOCKS_APART = timedelta(minutes=10)
+LATEST = datetime.max.replace(tzinfo=UTC)
+
+
+@attrs.frozen
+class Wanted:
+    """What is known of a talk that may or may not exist.
+
+    Attributes:
+        user_data: What it was asked for with.
+        source_urls: The same: pictures that were uploaded for it alone.
+        since: When it was intended.
+    """
+
+    user_data: str
+    source_urls: tuple[str, ...]
+    since: datetime
+
+    def is_it(self, talk: Talk) -> bool | None:
+        """Whether a talk is the one; None where what is shown of it does not tell."""
+        if talk.user_data is not None:
+            return talk.user_data == self.user_data
+        shown = unquote(talk.source_url or "")
+        return any(_object_name(url) in shown for url in self.source_urls) or None
+
+    def may_be(self, talk: Talk) -> bool:
+        """It was made since then, as far as is known."""
+        return (talk.created_at or LATEST) >= self.since - CLOCKS_APART
+
+
+def _object_name(url: str) -> str:
+    """What stays the same of an upload's address in a signed link to it."""
+    return unquote(url).partition("://")[2].partition("/")[2]
+
+
+async def find_talk(client: DIdClient, wanted: Wanted) -> Talk | None:
+    """Look for a talk, again and again over the settle window.
+
+    Every look reads the whole list, in which D-ID promises neither an order nor `user_data`:
+    what does not tell by itself, and was made since then, is looked at one by one, once.
+
+    Args:
+        client: Asks.
+        wanted: What is known of the talk.
+
+    Returns:
+        The talk; the oldest where there are several. None if it was absent throughout.
+
+    Raises:
+        talkgen.errors.DIdError: The list could not be read, so nothing is known.
+    """
+    others: set[str] = set()
+    policy, clock = client.policy, client.clock
+    end = clock.now() + policy.settle_window
+    while not (found := await _matching(client, wanted, others)):
+        rest = end - clock.now()
+        if rest <= 0:
+            return None
+        await clock.sleep(min(policy.settle_interval, rest))
+    if len(found) > 1:
+        names = ", ".join(talk.id for talk in found)
+        logger.warning("D-ID has several talks of one request, and was paid for each: %s", names)
+    return min(found, key=lambda talk: talk.created_at or LATEST)
+
+
+async def _matching(client: DIdClient, wanted: Wanted, others: set[str]) -> list[Talk]:
+    """The talks that are it, among those not yet known to be others."""
+    found: list[Talk] = []
+    for talk in await _all_talks(client):
+        if talk.id in others:
+            continue
+        is_it = wanted.is_it(talk)
+        if is_it is None and wanted.may_be(talk):
+            is_it = await _asked(client, wanted, talk)
+        if is_it:
+            found.append(talk)
+        else:
+            others.add(talk.id)
+    return found
+
+
+async def _asked(client: DIdClient, wanted: Wanted, talk: Talk) -> bool | None:
+    try:
+        return wanted.is_it(await client.get_talk(talk.id))
+    except ResultExpired:
+        return False
+
+
+async def _all_talks(client: DIdClient) -> list[Talk]:
+    talks: list[Talk] = []
+    tokens: set[str | None] = set()
+    token: str | None = None
+    while token not in tokens:  # a service that repeats itself is not followed for ever
+        tokens.add(token)
+        page = await client.list_talks(token=token)
+        talks += page.talks
+        if page.token is None:
+            break
+        token = page.token
+    return talks

@@ -1,0 +1,192 @@
+"""HTTP, and what it means when it does not work: the only module that knows httpx."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import anyio
+
+from talkgen.errors import DIdError, ResultExpired, ServiceUnavailable
+from talkgen.generators.did.failures import failure
+from talkgen.requirements import explained
+
+with explained():
+    import httpx
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping
+
+    from talkgen._types import JSON, Secret
+
+__all__ = ["Transport"]
+
+TIMEOUTS = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=None)
+CHUNK = 1 << 16
+GONE = frozenset({403, 404, 410})
+
+# Nothing of the request left this machine.
+NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+
+
+class Transport:
+    """Sends one request once."""
+
+    def __init__(
+        self,
+        header: Secret,
+        *,
+        base_url: str,
+        http: httpx.AsyncClient | None,
+        connections: int,
+        http2: bool,
+    ) -> None:
+        """Open no connection yet.
+
+        Args:
+            header: The value of `Authorization`.
+            base_url: Of the API.
+            http: The caller's client; it is not closed here.
+            connections: The most at a time, of a client made here.
+            http2: Whether a client made here may speak HTTP/2.
+        """
+        self._header, self._base_url = header, base_url.rstrip("/")
+        self._owned = http is None
+        self._http = http or httpx.AsyncClient(
+            timeout=TIMEOUTS,
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            http2=http2,
+        )
+
+    async def aclose(self) -> None:
+        """Close what was made here."""
+        if self._owned:
+            await self._http.aclose()
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        doing: str,
+        body: JSON = None,
+        params: Mapping[str, str] | None = None,
+        **form: Any,
+    ) -> JSON:
+        """Send a request of the API, and read its answer.
+
+        Args:
+            method: Like `GET`.
+            path: Like `/talks`.
+            doing: What it is for, like `upload the picture`.
+            body: Sent as JSON.
+            params: Of the query.
+            **form: `data` and `files` of a form.
+
+        Returns:
+            The JSON of the answer; None where it is empty.
+
+        Raises:
+            talkgen.errors.DIdError: The class for what went wrong. `ServiceUnavailable.sent`
+                tells whether the request may have arrived.
+        """
+        with _explained(doing):
+            response = await self._http.request(
+                method,
+                self._base_url + path,
+                json=body,
+                params=params,
+                headers={"Authorization": self._header},
+                auth=None,
+                follow_redirects=False,
+                **form,
+            )
+        if not response.is_success:
+            raise failure(
+                response.status_code,
+                response.headers,
+                response.content,
+                doing=doing,
+                key=self._header,
+            )
+        return _read(response.content, doing) if response.content else None
+
+    async def download(self, url: str, path: str | os.PathLike[str]) -> None:
+        """Fetch a result into a file, without the key and without touching the link.
+
+        Args:
+            url: As the API gave it.
+            path: The file to write.
+
+        Raises:
+            talkgen.errors.ResultExpired: The link is not taken any more.
+            talkgen.errors.DIdError: Anything else that went wrong.
+        """
+        doing = "send the video"
+        request = self._link(url)
+        with _explained(doing):
+            response = await self._http.send(
+                request, stream=True, auth=None, follow_redirects=False
+            )
+            try:
+                if not response.is_success:
+                    _refuse(response.status_code, await response.aread(), doing)
+                async with await anyio.open_file(path, "wb") as file:
+                    async for chunk in response.aiter_bytes(CHUNK):
+                        await file.write(chunk)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await response.aclose()
+
+    def _link(self, url: str) -> httpx.Request:
+        """A request whose target is the link, byte for byte.
+
+        httpx would encode it anew, which breaks signatures, and write it to its log.
+        """
+        parts = urlsplit(url)
+        allowed = {"https", urlsplit(self._base_url).scheme}
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if parts.scheme not in allowed or not parts.netloc or not url.isascii():
+            raise DIdError("D-ID gave a link to the video that is no https link.")
+        target = url[len(origin) :].partition("#")[0] or "/"
+        request = self._http.build_request("GET", origin, extensions={"target": target.encode()})
+        request.headers.pop("Authorization", None)
+        request.extensions.setdefault("timeout", self._http.timeout.as_dict())
+        return request
+
+
+def _refuse(status: int, body: bytes, doing: str) -> None:
+    error = failure(status, {}, body, doing=doing)
+    if status in GONE:
+        raise ResultExpired(error.message, status=status)
+    raise error
+
+
+def _read(content: bytes, doing: str) -> JSON:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise ServiceUnavailable(
+            f"D-ID's answer to the request to {doing} cannot be read: it is no JSON."
+        ) from error
+
+
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    """Map what httpx raises."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        unavailable = ServiceUnavailable(f"D-ID could not be asked to {doing}: {what}.")
+        unavailable.sent = not isinstance(error, NEVER_SENT)
+        raise unavailable from error

@@ -1,0 +1,303 @@
+"""Paying once, wherever an attempt ends."""
+
+import gc
+from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
+
+import anyio
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from talkgen import LocalScheduler, MemoryStorage, Settings
+from talkgen._clock import utc_now
+from talkgen.draft import TaskState
+from talkgen.errors import OutcomeUnknown, TalkgenError, TaskBusy
+from talkgen.generators.did import RetryPolicy, job
+from talkgen.journal import MemoryJournal
+from talkgen.protocols import TaskSpec
+from talkgen.testing import FakeDId
+from talkgen.testing.fake_did import Fault
+
+from .conftest import SPEED, Bench, face, tone
+
+POST, LIST = "POST /talks", "GET /talks"
+LOST = Fault(status=504, body={"message": "Endpoint request timed out"}, work=True)
+NOT_MADE = Fault(status=504, body={"message": "Endpoint request timed out"})
+
+
+# --- a process that dies -----------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """What no code of the library may survive."""
+
+
+@attrs.define
+class Fragile:
+    """Calls through to the journal or the files until the process is to die."""
+
+    inner: object
+    countdown: list
+    names = frozenset({"intend", "record", "settle", "put"})
+
+    def __getattr__(self, name):
+        method = getattr(self.inner, name)
+        if name not in self.names:
+            return method
+
+        async def call(*args, **facts):
+            self._tick()
+            result = await method(*args, **facts)
+            self._tick()
+            return result
+
+        return call
+
+    def _tick(self):
+        if self.countdown and (left := self.countdown.pop()) is not None:
+            if left == 0:
+                raise Killed
+            self.countdown.append(left - 1)
+
+
+@attrs.define(eq=False)
+class Context:
+    """What a stage may touch, without a pipeline."""
+
+    operations: object
+    files: object
+    scheduler: LocalScheduler
+    told: list = attrs.field(factory=list)
+    task_id: str = "task"
+    attempt: int = 1
+    settings: Settings = attrs.field(factory=Settings)
+
+    def report(self, fraction, message, *, stage=None, **metadata):
+        self.told.append((stage, fraction))
+
+
+async def attempt(bench, generator, countdown=()):
+    """One attempt at the task, by the journal and the files that earlier ones left."""
+    spec = TaskSpec(task_id="task", inputs={}, stages=())
+    try:
+        journal = await bench.journal.begin(spec)
+    except TaskBusy:
+        gc.collect()  # now the dead attempt owns the task no longer
+        journal = await bench.journal.begin(spec)
+    files = await bench.storage.open("task")
+    countdown = list(countdown)
+    async with AsyncExitStack() as stack:
+        scheduler = LocalScheduler()
+        stack.push_async_callback(scheduler.aclose)
+        context = Context(Fragile(journal, countdown), Fragile(files, countdown), scheduler)
+        try:
+            return await generator.generate(face(), tone(), context)
+        finally:
+            await files.close()
+
+
+@pytest.mark.parametrize("fault", [None, LOST], ids=["none", "lost"])
+@pytest.mark.parametrize(
+    ("anyio_backend", "moment"), [(("asyncio", "trio")[moment % 2], moment) for moment in range(14)]
+)
+async def test_killed_at_any_moment_the_next_attempt_ends_with_one_talk(
+    anyio_backend, bench, moment, fault
+):
+    if fault is not None:
+        bench.service.fail(POST, fault)
+    generator = bench.generator()
+    with suppress(Killed, BaseExceptionGroup):
+        await attempt(bench, generator, [moment])
+    video = await attempt(bench, bench.generator())
+    assert video.duration == pytest.approx(1.0, abs=0.3)
+    ledger = bench.service.ledger
+    assert len(ledger.talks) == ledger.charged == 1
+    (operation,) = await bench.operations()
+    assert operation.settled == "collected"
+    assert operation.facts["talk_id"] == ledger.talks[0]
+    assert len(await (await bench.storage.open("task")).get(video.file)) == video.file.size
+
+
+async def test_a_video_that_was_collected_is_not_fetched_again(anyio_backend, bench):
+    first = await attempt(bench, bench.generator())
+    again = await attempt(bench, bench.generator())
+    assert (again.file, again.metadata) == (first.file, first.metadata)
+    assert bench.service.ledger.downloads == 1
+
+
+async def test_a_collected_video_whose_file_is_lost_is_fetched_again(anyio_backend, bench):
+    await attempt(bench, bench.generator())
+    bench.storage = MemoryStorage()
+    again = await attempt(bench, bench.generator())
+    assert bench.service.ledger.downloads == 2
+    assert len(bench.service.ledger.talks) == 1
+    assert again.file.size > 0
+
+
+# --- answers that are lost ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        {"list_user_data": False},
+        {"list_source_url": False},
+        {"list_user_data": False, "list_source_url": False},
+        {"list_delay": 15.0},
+        {"page_size": 1},
+    ],
+    ids="+".join,
+)
+async def test_a_lost_talk_is_found_however_little_the_list_shows(anyio_backend, bench, hidden):
+    others = [await bench.run(task_id=f"other-{number}") for number in range(3)]
+    for name, value in hidden.items():
+        setattr(bench.service.behaviour, name, value)
+    bench.service.fail(POST, LOST)
+    result = await bench.run()
+    assert result.success
+    ledger = bench.service.ledger
+    assert len(ledger.talks) == 4
+    assert result.metadata["d_id"]["talk_id"] == ledger.talks[3]
+    assert len({each.metadata["d_id"]["talk_id"] for each in others}) == 3
+
+
+async def test_without_reposting_an_absent_talk_is_unknown_at_once(anyio_backend, bench):
+    bench.service.fail(POST, NOT_MADE)
+    with pytest.raises(OutcomeUnknown):
+        await bench.run(bench.generator(repost=False))
+    assert bench.service.ledger.requests[POST] == 1
+
+
+async def test_a_refusal_after_a_lost_answer_is_no_proof(anyio_backend, bench):
+    """The second request is refused; the first may have made a talk that no list shows yet."""
+    bench.service.behaviour.list_delay = 1e6
+    bench.service.fail(POST, LOST)
+    bench.service.fail(POST, Fault(status=402, body={"kind": "InsufficientCreditsError"}))
+    with pytest.raises(OutcomeUnknown) as caught:
+        await bench.run()
+    assert caught.value.__cause__.status == 402
+    assert len(bench.service.ledger.talks) == 1
+
+
+async def test_a_late_answer_counts_as_lost_and_the_talk_is_found(anyio_backend, bench):
+    bench.service.fail(POST, Fault(delay=1e6, work=True))
+    generator = bench.generator(retry=RetryPolicy(post_deadline=0.2))
+    assert (await bench.run(generator)).success
+    assert bench.service.ledger.requests[POST] == len(bench.service.ledger.talks) == 1
+
+
+async def test_uploads_that_have_expired_are_made_again_before_asking_again(
+    anyio_backend, bench, monkeypatch
+):
+    bench.service.fail(POST, NOT_MADE)
+    bench.service.fail(LIST, Fault(status=503), times=1000)
+    assert (await bench.run()).status is TaskState.DEFERRED
+    bench.service.heal()
+    bench.service.advance(25 * 3600)
+    monkeypatch.setattr(job, "utc_now", lambda: utc_now() + timedelta(hours=25))
+    assert (await bench.run()).success
+    assert bench.service.ledger.uploads == 4
+    assert len(bench.service.ledger.talks) == 1
+
+
+# --- cancellation ------------------------------------------------------------------------------
+
+
+async def test_cancelled_while_asking_it_is_recoverable_and_nothing_is_lost(anyio_backend, bench):
+    bench.service.fail(POST, Fault(delay=100.0))
+    async with bench.pipeline() as pipeline:
+        run = pipeline.start(face(), tone(), task_id="task")
+        with anyio.fail_after(30):
+            while not bench.service.ledger.talks:  # noqa: ASYNC110 - another thread's work
+                await anyio.sleep(0.005)
+        run.cancel()
+        last = [event async for event in run][-1]
+    assert (last.event_type, last.recoverable) == ("cancelled", True)
+    (operation,) = await bench.operations()
+    assert operation.facts["talk_id"] == bench.service.ledger.talks[0]
+    assert (await bench.run()).success
+    assert len(bench.service.ledger.talks) == 1
+
+
+async def test_cancelled_before_asking_nothing_is_open(anyio_backend, bench):
+    bench.service.fail("POST /audios", Fault(delay=1e6))
+    async with bench.pipeline() as pipeline:
+        run = pipeline.start(face(), tone(), task_id="task")
+        with anyio.fail_after(30):
+            while not bench.service.ledger.uploads:  # noqa: ASYNC110 - another thread's work
+                await anyio.sleep(0.005)
+        run.cancel()
+        last = [event async for event in run][-1]
+    assert (last.event_type, last.recoverable) == ("cancelled", False)
+    assert await bench.operations() == []
+
+
+# --- any sequence of faults --------------------------------------------------------------------
+
+faults = st.sampled_from(
+    [
+        None,
+        Fault(drop=True),
+        Fault(drop=True, work=True),
+        Fault(status=503),
+        Fault(status=504, work=True),
+        Fault(status=429),
+        Fault(status=402, body={"kind": "InsufficientCreditsError", "description": "no"}),
+        Fault(status=201, body="{}", work=True),
+        Fault(truncate=5),
+    ]
+)
+requests = st.sampled_from(["POST /images", "POST /audios", POST, LIST, "GET /talks/{id}"])
+scripts = st.lists(st.tuples(requests, faults), max_size=12)
+behaviours = st.fixed_dictionaries(
+    {},
+    optional={
+        "list_user_data": st.booleans(),
+        "list_delay": st.sampled_from([0.0, 10.0]),
+        "outcome": st.sampled_from(["done", "error"]),
+    },
+)
+
+
+async def check_ledger(script, behaviour, repost):
+    with FakeDId(speed=SPEED, **behaviour) as service:
+        for request, fault in script:
+            service.fail(request, fault or Fault())
+        bench = Bench(service, MemoryJournal(), MemoryStorage())
+        generator = bench.generator(repost=repost)
+        try:
+            result = await bench.run(generator)
+            if result.status is TaskState.DEFERRED:
+                service.heal()
+                result = await bench.run(generator)
+            assert result.success
+        except TalkgenError as raised:
+            error = raised
+        else:
+            error = None
+        ledger = service.ledger
+        journaled = {each.facts.get("talk_id") for each in await bench.operations()} - {None}
+        assert len(ledger.talks) <= 1
+        assert set(ledger.talks) == journaled or isinstance(error, OutcomeUnknown)
+        assert isinstance(error, OutcomeUnknown) == any(
+            each.settled == "unknown" for each in await bench.operations()
+        )
+        if error is None:
+            assert (ledger.charged, ledger.refunded) == (1, 0)
+        elif not isinstance(error, OutcomeUnknown):
+            assert ledger.charged == ledger.refunded
+
+
+@settings(max_examples=12, deadline=None)
+@given(scripts, behaviours, st.booleans())
+def test_every_talk_is_in_the_journal_or_reported(script, behaviour, repost):
+    anyio.run(check_ledger, script, behaviour, repost)
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None)
+@given(scripts, behaviours, st.booleans())
+def test_every_talk_is_in_the_journal_or_reported_for_long(script, behaviour, repost):
+    anyio.run(check_ledger, script, behaviour, repost, backend="trio")
