@@ -24,6 +24,7 @@ import numpy as np
 from talkgen import GenerateVideo, LocalStorage, Pipeline, Speech
 from talkgen.draft import TaskState
 from talkgen.errors import TaskBusy
+from talkgen.generators.did import Clock, DIdGenerator, Polling
 from talkgen.generators.local import LocalGenerator
 from talkgen.storage.filesystem import FileSystem
 from talkgen.testing import FakePaidGenerator
@@ -142,8 +143,8 @@ class Noted:
 
 
 def picture() -> np.ndarray:
-    rows, columns = np.mgrid[:48, :48]
-    return np.stack([rows * 5, columns * 5, rows + columns], axis=-1).astype(np.uint8)
+    rows, columns = np.mgrid[:160, :160]
+    return np.stack([rows, columns, (rows + columns) // 2], axis=-1).astype(np.uint8)
 
 
 def recording() -> Speech:
@@ -153,6 +154,14 @@ def recording() -> Speech:
 def stages(config, ran):
     if config["kind"] == "paid":
         generator = FakePaidGenerator(config["url"], poll=0.001)
+    elif config["kind"] == "d-id":
+        generator = DIdGenerator(
+            "a:b",
+            base_url=config["url"],
+            clock=Clock(config["speed"]),
+            polling=Polling(first=20.0, jitter=0),  # one look, so that points have their numbers
+            check_face=False,
+        )
     else:
         generator = LocalGenerator(size=96)
     return [Noted(Marked(), ran), Noted(GenerateVideo(generator), ran)]

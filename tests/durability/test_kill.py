@@ -7,17 +7,34 @@ video, no finished stage run again, nothing left over, and nothing half seen by 
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
 from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+import attrs
+import av
 import pytest
 
-from talkgen.testing import PaidServer
+from talkgen.testing import FakeDId, PaidServer
 
-KINDS = ("paid", "local")
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+KINDS = ("paid", "local", "d-id")
+SPEED = 400
 FEWEST = 60
+
+
+@attrs.frozen
+class Service:
+    """Where it answers, and what was paid for there."""
+
+    url: str
+    bought: Callable[[], Collection[object]]
 
 
 class Story:
@@ -31,32 +48,48 @@ class Story:
     def __init__(self, kind, folder, portrait_path, harness):
         self.folder, self.harness = folder, harness
         self.config = {"kind": kind, "image": str(portrait_path) if kind == "local" else None}
-        with PaidServer() as server:
+        with self.service() as server:
             code, told = self.drive("run", url=server.url)
             assert code == 0
             video = (folder / "store" / "videos" / "task_final.mp4").read_bytes()
         self.points = told["points"]
-        self.whole = whole_paid if kind == "paid" else video.__eq__
+        self.whole = {"paid": whole_paid, "d-id": whole_video}.get(kind, video.__eq__)
+
+    @contextmanager
+    def service(self):
+        """A paid service of its own, if this kind of run has one."""
+        if self.config["kind"] == "d-id":
+            with FakeDId(speed=SPEED, api_key="a:b") as service:
+                yield Service(service.base_url, lambda: service.ledger.talks)
+        else:
+            with PaidServer() as server:
+                yield Service(server.url, lambda: server.ledger)
 
     def drive(self, action, **options):
-        return self.harness.drive(self.folder, action=action, **self.config, **options)
+        config = {**self.config, **options, "speed": SPEED}
+        return self.harness.drive(self.folder, action=action, **config)
 
     def die_and_recover(self, at, how):
         shutil.rmtree(self.folder / "store", ignore_errors=True)
         store = self.folder / "store"
         where = (at, how, self.points[at])
-        with PaidServer() as server, self.harness.watched(store, self.whole):
+        with self.service() as server, self.harness.watched(store, self.whole):
             code, _ = self.drive("run", url=server.url, at=at, how=how)
             assert code == -signal.SIGKILL, where
             code, told = self.drive("recover", url=server.url)
             assert code == 0, where
+            bought = len(server.bought())
         assert self.harness.orphans(store) == set(), where
         assert set(told["ran"]) & set(told["finished"]) == set(), where
         assert max(Counter(told["ran"]).values(), default=0) <= 1, where
         assert told["left"] == [0, 0, 0], where
-        assert told["metadata"] == {"marked": 1}, where
-        if self.config["kind"] == "paid":
-            assert len(server.ledger) == 1, where
+        assert told["metadata"]["marked"] == 1, where
+        assert bought == (self.config["kind"] != "local"), where
+
+
+def whole_video(data):
+    with av.open(io.BytesIO(data)) as container:
+        return sum(1 for _ in container.decode(video=0)) == container.streams.video[0].frames
 
 
 def whole_paid(data):
@@ -103,6 +136,24 @@ def paid(tmp_path_factory, portrait_path, harness):
 def test_killed_where_it_matters_most(paid, name, which, how):
     at = [number for number, passed in enumerate(paid.points) if passed == name][which]
     paid.die_and_recover(at, how)
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory, portrait_path, harness):
+    return Story("d-id", tmp_path_factory.mktemp("cloud"), portrait_path, harness)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("POST /images", "after"),  # nothing intended
+        ("POST /talks", "before"),  # intended, not requested
+        ("POST /talks", "after"),  # paid, the id not known
+        ("GET /", "after"),  # the video was on its way
+    ],
+)
+def test_a_talk_is_paid_for_once(cloud, name, how):
+    cloud.die_and_recover(cloud.points.index(name), how)
 
 
 def test_a_stopped_process_is_no_dead_one(paid):

@@ -263,7 +263,7 @@ async def test_processing_is_told_of_while_d_id_is_silent(anyio_backend, bench, 
     from talkgen.generators.did import job
 
     monkeypatch.setattr(job, "TICK", 0.02)
-    monkeypatch.setattr("talkgen.runs.THINNING", 0.0)
+    monkeypatch.setattr("talkgen.context.THINNING", 0.0)
     bench.service.fail("GET /talks/{id}", Fault(delay=0.5 * 400))
     async with bench.pipeline() as pipeline:
         run = pipeline.start(face(), tone())
