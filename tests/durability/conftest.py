@@ -107,6 +107,7 @@ def watched(root: Path, whole):
 def orphans(root: Path) -> set[str]:
     """Files that no manifest names, folders that only unfinished work has, and what is missing."""
     found = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    found -= {path.name for path in root.glob(".index-*")}  # a cache of the manifests
     found |= {str(path.relative_to(root)) for path in root.glob(".*/*")}
     named = set(OUR_OWN)
     for path in root.glob("videos/*_metadata.json"):

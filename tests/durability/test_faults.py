@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from datetime import timedelta
 from functools import partial
 from itertools import count
 
@@ -125,7 +126,7 @@ async def test_any_write_may_fail(tmp_path, monkeypatch, harness, paid, number):
         root = tmp_path / str(at)
         faults = Faults(at, number)
         with PaidServer() as server:
-            generator = GenerateVideo(FakePaidGenerator(server.url, poll=0.001))
+            generator = GenerateVideo(FakePaidGenerator(server.url, poll=0.001, grace=timedelta(0)))
             stages = [Copied(), generator] if paid else [Copied()]
             with monkeypatch.context() as patch:
                 connect = partial(sqlite3.connect, factory=faults.connection())

@@ -160,6 +160,11 @@ def _json(value: JSON) -> bytes:
     return json.dumps(value).encode()
 
 
+def _plain_http() -> httpx.AsyncHTTPTransport:
+    # No TLS on loopback: loading its certificates would take longer than all requests.
+    return httpx.AsyncHTTPTransport(verify=False)
+
+
 @attrs.frozen
 class FakePaidGenerator:
     """Has a `PaidServer` make the video, and never pays twice for one.
@@ -181,7 +186,7 @@ class FakePaidGenerator:
     url: str
     poll: float = 0.01
     grace: timedelta = timedelta(seconds=0.2)
-    transport: Callable[[], httpx.AsyncBaseTransport] = httpx.AsyncHTTPTransport
+    transport: Callable[[], httpx.AsyncBaseTransport] = _plain_http
 
     async def generate(
         self,
