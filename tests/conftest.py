@@ -1,9 +1,14 @@
 """Fixtures that every test may use."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# No test asks the real hub, or finds what its user has fetched. Set before anybody reads them.
+os.environ["HF_HOME"] = str(Path(tempfile.gettempdir()) / "talkgen-tests-hub")
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 DEMO = Path(__file__).parent.parent / "docs" / "assets" / "demo"
 

@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import av
 import pytest
 
-from talkgen import doctor
+from talkgen import defaults, doctor
 from talkgen.__main__ import main
 
 
@@ -87,12 +88,46 @@ def test_doctor_tells_what_is_usable(capsys):
     told = capsys.readouterr().out
     assert "ok  detection (embedded)" in told
     assert "opencv-python" in told
+    assert "detection (YOLO)" in told
+
+
+def test_doctor_tells_which_full_models_a_run_would_take(capsys, monkeypatch, tmp_path):
+    (tmp_path / "mine.pt").touch()
+    monkeypatch.setenv("YOLO_WEIGHTS", str(tmp_path / "mine.pt"))
+    monkeypatch.setenv("TALKGEN_REMOVER", "embedded")
+    monkeypatch.setattr(defaults, "find_spec", lambda name: name)
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert "  ok  detection (YOLO)" in told
+    assert "  --  background removal (BiRefNet): the settings choose the embedded one." in told
+
+    monkeypatch.setenv("YOLO_WEIGHTS", "yolov8s")
+    main(["doctor"])
+    assert "yolov8s is not on this machine" in capsys.readouterr().out
+
+
+def test_doctor_names_the_gpus(monkeypatch):
+    torch = pytest.importorskip("torch")
+    gpu = SimpleNamespace(name="Tesla T4", total_memory=16 * 2**30)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpu)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert list(doctor._accelerators()) == ["cuda:0 Tesla T4, 16.0 GiB", "mps"]
+
+
+def test_doctor_needs_no_extra(monkeypatch):
+    for name in ("torch", "huggingface_hub"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert list(doctor._accelerators()) == []
+    assert doctor._cache() is None
 
 
 def test_doctor_tells_why_not():
     finding = doctor.Finding("detection", "The system library libGL.so.1 is missing.")
     report = doctor.Report({"talkgen": "0"}, (finding,))
     assert not report.usable
+    optional = doctor.Finding("detection (YOLO)", "YOLO is not installed.", optional=True)
+    assert doctor.Report({"talkgen": "0"}, (optional,)).usable
     assert "  NO  detection: The system library libGL.so.1 is missing." in report.lines()
 
 

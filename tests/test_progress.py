@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talkgen import events
-from talkgen.progress import ProgressTracker, spans
+from talkgen.progress import ProgressTracker, Subscription, spans
 
 KINDS = st.sampled_from([events.StageUpdate, events.ProgressUpdate, events.Degraded])
 
@@ -34,6 +34,52 @@ def test_history_is_dense_and_monotonic_and_ends_once(reports, end_at):
     assert [event.terminal for event in history.events].index(True) == len(history.events) - 1
 
 
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("publish"), st.floats(0, 100)),
+        st.tuples(st.just("subscribe"), st.integers(-1, 12)),
+        st.tuples(st.just("read"), st.integers(0, 5)),
+        st.tuples(st.just("leave"), st.integers(0, 5)),
+    ),
+    max_size=40,
+)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@given(steps=STEPS)
+def test_every_reader_sees_the_history_from_its_cursor_on(backend, steps):
+    """Whenever it came, however it reads, and whoever leaves."""
+
+    async def walk():
+        tracker = ProgressTracker()
+        history = tracker.begin("t")
+        readers: list[tuple[int, list[events.Event], Subscription]] = []
+        for action, argument in steps:
+            if action == "publish":
+                history.publish(events.ProgressUpdate, "s", argument, "m")
+            elif action == "subscribe":
+                after = None if argument < 0 else f"1-{argument}"
+                start = min(argument + 1, len(history.events))
+                readers.append((start, [], tracker.subscribe("t", after=after)))
+            elif readers:
+                start, seen, reader = readers[argument % len(readers)]
+                if action == "leave" and len(history.events) == start + len(seen):
+                    with anyio.move_on_after(0) as left:
+                        await reader.__anext__()
+                    assert left.cancelled_caught
+                elif len(history.events) > start + len(seen):
+                    seen.append(await reader.__anext__())
+        cancelled(history)
+        for start, seen, reader in readers:
+            seen += [event async for event in reader]
+            assert seen == history.events[start:]
+        assert [event async for event in tracker.subscribe("t")] == history.events
+        assert [event async for event in tracker.subscribe("t", after="1-99")] == []
+        assert not history._waiting
+
+    anyio.run(walk, backend=backend)
+
+
 async def test_late_reader_sees_what_an_early_one_saw(anyio_backend):
     tracker = ProgressTracker()
     seen: list[list[events.Event]] = [[], []]
@@ -50,6 +96,16 @@ async def test_late_reader_sees_what_an_early_one_saw(anyio_backend):
         cancelled(history)
     await read(1)
     assert seen[0] == seen[1] == history.events
+
+
+def test_waiting_for_tasks_that_never_begin_keeps_nothing():
+    tracker = ProgressTracker()
+    reader = tracker.subscribe("guessed")
+    assert list(tracker._awaited) == ["guessed"]
+    assert tracker.subscribe("guessed")._history is reader._history
+    del reader
+    assert not tracker._awaited
+    assert not tracker._histories
 
 
 async def test_threads_publish_while_a_reader_waits(anyio_backend):

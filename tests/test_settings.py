@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from talkgen.settings import Settings
+from talkgen.models.catalogue import known_weights
+from talkgen.settings import BIREFNET_VARIANTS, Settings
 
 
 def test_default_reads_nothing(monkeypatch):
@@ -20,6 +21,37 @@ def test_values_are_typed():
     assert Settings.from_env({"STORAGE_ROOT": ""}).storage_root is None
 
 
+def test_the_full_models_are_typed_too():
+    settings = Settings.from_env(
+        {
+            "TALKGEN_DETECTOR": "yolo",
+            "TALKGEN_REMOVER": "embedded",
+            "YOLO_WEIGHTS": "/data/mine.pt",
+            "BIREFNET_VARIANT": "lite",
+            "BIREFNET_WEIGHTS": "/data/model.safetensors",
+            "BIREFNET_USE_FP16": "True",
+            "BIREFNET_USE_TENSORRT": "1",
+            "TALKGEN_DEVICE": "cuda:1",
+            "TALKGEN_ALLOW_DOWNLOADS": "no",
+        }
+    )
+    assert (settings.detector, settings.remover) == ("yolo", "embedded")
+    assert settings.yolo_weights == "/data/mine.pt"
+    assert settings.birefnet_variant == "lite"
+    assert settings.birefnet_weights == Path("/data/model.safetensors")
+    assert settings.birefnet_use_fp16 is True
+    assert settings.birefnet_use_tensorrt is True
+    assert settings.device == "cuda:1"
+    assert settings.allow_downloads is False
+    assert Settings().birefnet_use_fp16 == "auto"
+    assert Settings(birefnet_use_fp16=False).birefnet_use_fp16 is False
+
+
+def test_every_variant_has_weights():
+    known = [name for name in known_weights() if name.startswith("birefnet-")]
+    assert known == [f"birefnet-{variant}" for variant in BIREFNET_VARIANTS]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -27,6 +59,14 @@ def test_values_are_typed():
         ("STORAGE_RETENTION_VIDEOS_DAYS", "0"),
         ("STORAGE_MIN_FREE_SPACE_GB", "nan"),
         ("TALKGEN_MAX_IMAGE_PIXELS", "many"),
+        ("TALKGEN_DETECTOR", "birefnet"),
+        ("TALKGEN_REMOVER", "yolo"),
+        ("YOLO_WEIGHTS", " "),
+        ("BIREFNET_VARIANT", "heavy"),
+        ("BIREFNET_USE_FP16", "half"),
+        ("BIREFNET_USE_TENSORRT", "auto"),
+        ("TALKGEN_DEVICE", "gpu"),
+        ("TALKGEN_ALLOW_DOWNLOADS", ""),
     ],
 )
 def test_bad_value_names_its_variable(name, value):

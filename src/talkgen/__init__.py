@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from talkgen.stages.generation import GenerateVideo as GenerateVideo
     from talkgen.storage import LocalStorage as LocalStorage
     from talkgen.storage import MemoryStorage as MemoryStorage
+    from talkgen.sync import iter_sync as iter_sync
     from talkgen.sync import run_sync as run_sync
 
 _HOMES = {
@@ -50,6 +51,7 @@ _HOMES = {
     "Speech": "talkgen.media",
     "Text": "talkgen.media",
     "Video": "talkgen.media",
+    "iter_sync": "talkgen.sync",
     "run_sync": "talkgen.sync",
 }
 

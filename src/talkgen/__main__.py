@@ -1,4 +1,4 @@
-"""The command line: `python -m talkgen run`, `python -m talkgen doctor`.
+"""The command line: `python -m talkgen run`, `doctor`, `fetch`.
 
 Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 3 deferred.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from talkgen.commands import BAD, FAILED, doctor, run
+from talkgen.commands import BAD, FAILED, doctor, fetch, run
 from talkgen.errors import InvalidInput, NoPersonDetected, PersonNotFound, TalkgenError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-COMMANDS = (run, doctor)
+COMMANDS = (run, doctor, fetch)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -44,6 +44,7 @@ __all__ = [
     "decode_image",
     "encode_image",
     "encode_wav",
+    "first_frame",
     "pixels_of",
     "resize",
 ]
@@ -561,6 +562,26 @@ def _audio_errors() -> Iterator[None]:
             "This is not a recording of a known format, or it is truncated or damaged.",
             hint=AUDIO_HINT,
         ) from error
+
+
+# --- video -------------------------------------------------------------------------------------
+
+
+def first_frame(data: bytes) -> Pixels:
+    """The picture that a video begins with.
+
+    Args:
+        data: The file; one that talkgen made.
+
+    Raises:
+        talkgen.errors.MediaFailed: It has no picture, or is damaged.
+    """
+    try:
+        with av.open(io.BytesIO(data), "r", container_options=CONTAINER_OPTIONS) as container:
+            frame = next(container.decode(video=0))
+            return as_pixels(frame.to_ndarray(format="rgb24"))
+    except (av.FFmpegError, IndexError, StopIteration) as error:
+        raise MediaFailed(f"The video has no picture to show: {error}.") from error
 
 
 # --- arrays ------------------------------------------------------------------------------------

@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from talkgen.defaults import BIREFNET, YOLO
 from talkgen.errors import TalkgenError
 from talkgen.models.face import FaceDetectionModel, FaceMeshModel
 from talkgen.models.segmentation import SelfieSegmentationModel
+from talkgen.models.weights import cache_folder
 from talkgen.requirements import explained
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from talkgen.defaults import FullModel
+    from talkgen.settings import Settings
 
 __all__ = ["Finding", "Report", "examine"]
 
 PACKAGES = ("anyio", "numpy", "pillow", "av", "opencv-python", "ai-edge-litert", "scipy")
+OPTIONAL = ("ultralytics", "torch", "transformers", "safetensors", "huggingface-hub", "obstore")
 EMBEDDED = (FaceDetectionModel("near"), FaceDetectionModel("far"), FaceMeshModel())
 
 
@@ -29,53 +35,111 @@ class Finding:
     Attributes:
         name: What.
         trouble: Why it is not usable; None where it is.
+        optional: The whole job can be done without it.
     """
 
     name: str
     trouble: str | None = None
+    optional: bool = False
 
     def line(self) -> str:
         """For people."""
-        return f"  {'ok ' if self.trouble is None else 'NO '} {self.name}" + (
-            f": {self.trouble}" if self.trouble else ""
-        )
+        if self.trouble is None:
+            return f"  ok  {self.name}"
+        return f"  {'-- ' if self.optional else 'NO '} {self.name}: {self.trouble}"
 
 
 @attrs.frozen
 class Report:
-    """All that was found."""
+    """All that was found.
+
+    Attributes:
+        versions: Of talkgen and what it always needs.
+        extras: Versions of what its extras bring.
+        devices: Where models can run.
+        findings: What was tried.
+        cache: Where downloaded weights are; None without the hub's client.
+    """
 
     versions: dict[str, str]
     findings: tuple[Finding, ...]
+    extras: dict[str, str] = attrs.field(factory=dict)
+    devices: tuple[str, ...] = ("cpu",)
+    cache: str | None = None
 
     @property
     def usable(self) -> bool:
         """The whole job can be done here."""
-        return all(finding.trouble is None for finding in self.findings)
+        return all(finding.trouble is None or finding.optional for finding in self.findings)
 
     def lines(self) -> Iterator[str]:
         """For people."""
         yield f"talkgen {self.versions['talkgen']}, Python {platform.python_version()}"
         yield f"on {platform.platform()}"
         yield "Packages:"
-        for name, version in self.versions.items():
-            yield f"  {name} {version}"
+        yield from _indented(f"{name} {version}" for name, version in self.versions.items())
+        yield "Extras:"
+        yield from _indented(f"{name} {version}" for name, version in self.extras.items())
         yield "Devices:"
-        yield "  cpu"
+        yield from _indented(self.devices)
         yield "Backends:"
-        for finding in self.findings:
-            yield finding.line()
+        yield from (finding.line() for finding in self.findings)
+        if self.cache is not None:
+            yield f"Downloaded weights are in {self.cache}"
 
 
-def examine() -> Report:
-    """Try everything that the embedded backends need."""
+def _indented(lines: Iterable[str]) -> Iterator[str]:
+    return (f"  {line}" for line in lines)
+
+
+def examine(settings: Settings) -> Report:
+    """Try everything that the embedded backends need, and look for what the full ones need."""
     findings = (
         _tried("detection (embedded)", _load_faces),
+        _full("detection", YOLO, settings),
         _tried("background removal (embedded)", _load_segmentation),
+        _full("background removal", BIREFNET, settings),
         _tried("video generation (local renderer)", _import_renderer),
     )
-    versions = {name: _version(name) for name in ("talkgen", *PACKAGES)}
-    return Report(versions, findings)
+    return Report(
+        versions={name: _version(name) for name in ("talkgen", *PACKAGES)},
+        extras={name: _version(name) for name in OPTIONAL},
+        devices=("cpu", *_accelerators()),
+        findings=findings,
+        cache=_cache(),
+    )
+
+
+def _full(job: str, model: FullModel, settings: Settings) -> Finding:
+    """Whether a run would take the full model, and why not."""
+    name = f"{job} ({model.name})"
+    if getattr(settings, model.role) == "embedded":
+        return Finding(name, "the settings choose the embedded one.", optional=True)
+    shortfall = model.shortfall(settings)
+    if shortfall is None:
+        return Finding(name)
+    return Finding(name, f"{shortfall.message} {shortfall.hint}", optional=True)
+
+
+def _accelerators() -> Iterator[str]:
+    """The GPUs that torch sees, with their memory."""
+    try:
+        with explained():
+            torch = import_module("torch")
+    except TalkgenError:
+        return
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        yield f"cuda:{index} {facts.name}, {facts.total_memory / 2**30:.1f} GiB"
+    if torch.backends.mps.is_available():
+        yield "mps"
+
+
+def _cache() -> str | None:
+    try:
+        return str(cache_folder())
+    except TalkgenError:
+        return None
 
 
 def _tried(name: str, attempt: Callable[[], None]) -> Finding:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from html import escape
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import attrs
 
+from talkgen import html
 from talkgen.errors import NotReady
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from talkgen._types import JSON
     from talkgen.media import Image, Speech, Text, Video
 
-__all__ = ["Box", "Draft", "Person", "Result", "TaskState"]
+__all__ = ["Box", "Draft", "Person", "Persons", "Result", "TaskState"]
 
 
 class TaskState(StrEnum):
@@ -79,6 +81,28 @@ class Person:
         return {"id": self.id, "box": list(self.box), "confidence": round(self.confidence, 4)}
 
 
+class Persons(tuple[Person, ...]):  # noqa: SLOT001 - the picture has to be somewhere
+    """Persons, best first, and the picture they are in: a notebook shows both."""
+
+    image: Image
+
+    def __new__(cls, persons: Iterable[Person], image: Image) -> Self:
+        """Keep the picture beside the persons."""
+        made = super().__new__(cls, persons)
+        made.image = image
+        return made
+
+    def __getnewargs__(self) -> tuple[tuple[Person, ...], Image]:
+        return tuple(self), self.image
+
+    def _repr_html_(self) -> str:
+        """The picture in a notebook, with a box around each person."""
+        size = (self.image.width, self.image.height)
+        boxes = [(person.box, f"#{person.id} {person.confidence:.0%}") for person in self]
+        over = html.labelled_boxes(boxes, size)
+        return html.picture(self.image.thumbnail_url(), size, over=over)
+
+
 @attrs.frozen(eq=False)
 class Draft:
     """A task under way.
@@ -104,6 +128,12 @@ class Draft:
     person: Person | None = None
     video: Video | None = None
     metadata: dict[str, JSON] = attrs.field(factory=dict)
+
+    def _repr_html_(self) -> str:
+        """What the stages have made so far, in a notebook."""
+        source = self.image if self.persons is None else Persons(self.persons, self.image)
+        parts = {"source": source, "portrait": self.portrait, "video": self.video}
+        return html.table({name: part._repr_html_() for name, part in parts.items() if part})
 
 
 @attrs.frozen(eq=False)
@@ -156,6 +186,13 @@ class Result:
     def video_url(self) -> str | None:
         """Where the video is, if there is one and the storage has addresses."""
         return (self.draft.video.url or None) if self.draft.video else None
+
+    def _repr_html_(self) -> str:
+        """The video in a notebook, and how it came about."""
+        seconds = ", ".join(f"{stage} {time:.1f} s" for stage, time in self.timings.items())
+        facts = {"task": escape(self.task_id), "status": self.status.value, "took": escape(seconds)}
+        shown = self.draft.video._repr_html_() if self.draft.video else ""
+        return shown + html.table(facts)
 
     def to_dict(self) -> dict[str, JSON]:
         """The result in JSON, without pictures and sound."""

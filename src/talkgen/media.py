@@ -23,6 +23,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from talkgen import html
 from talkgen.errors import (
     AudioNotFound,
     AudioUnreadable,
@@ -62,6 +63,7 @@ MAX_PIXELS = 50_000_000
 MAX_IMAGE_BYTES = 50_000_000
 MAX_SECONDS = 600.0
 MAX_AUDIO_BYTES = 200_000_000
+LARGEST_INLINE = 8_000_000  # bytes of a video that a notebook's page carries itself
 
 # -60 dB below full scale: what is quieter everywhere is a dead microphone, or its hiss.
 SILENCE = 0.001
@@ -218,6 +220,17 @@ class Image:
                 f"The box {tuple(box)} is not within the picture of {self.width}x{self.height}."
             )
         return Image(self.pixels[y0:y1, x0:x1])
+
+    def thumbnail_url(self) -> str:
+        """An address that holds the picture itself, 480 pixels wide at most, for a page."""
+        scale = min(1.0, html.WIDEST / self.width)
+        small = self.resized(max(1, round(self.width * scale)), max(1, round(self.height * scale)))
+        kind: Literal["png", "jpeg"] = "png" if self.has_alpha else "jpeg"
+        return html.data_url(small.encode(kind), f"image/{kind}")
+
+    def _repr_html_(self) -> str:
+        """The picture in a notebook."""
+        return html.picture(self.thumbnail_url(), (self.width, self.height))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (Image, self.pixels, self._encoded)
@@ -458,6 +471,17 @@ class Video:
         data = await self.aread()
         await anyio.to_thread.run_sync(_write_whole, target, data)
         return target
+
+    def _repr_html_(self) -> str:
+        """A player in a notebook, or a link where the video is too large for the page."""
+        from talkgen import codecs
+
+        facts = f"{self.file.name}, {self.duration:.1f} s, {self.size[0]}x{self.size[1]}"
+        if self.reader is None or self.file.size > LARGEST_INLINE:
+            return html.link(self.url, facts)
+        data = self.read()
+        poster = Image(codecs.first_frame(data)).thumbnail_url()
+        return html.player(html.data_url(data, "video/mp4"), self.size, poster=poster)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Video, (self.file, self.duration, self.fps, self.size)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
 
 import anyio
+import anyio.to_thread
 import attrs
 
 from talkgen.decisions import check_order, wants_speech
 from talkgen.defaults import (
     choose_backends,
+    default_cache,
     default_stages,
     default_storage,
     shared_scheduler,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from talkgen._types import JSON
+    from talkgen.defaults import Choice
     from talkgen.draft import Result
     from talkgen.events import Event
     from talkgen.protocols import GPUScheduler, Journal, Stage, Storage
@@ -125,6 +128,7 @@ class Pipeline:
         self._scheduler = scheduler
         self._storage = storage or default_storage(self._settings)
         self._journal = journal or MemoryJournal()
+        self._cache = default_cache(self._settings, self._storage)
         self._tracker = tracker or ProgressTracker(
             retention=timedelta(minutes=self._settings.progress_retention_minutes)
         )
@@ -132,6 +136,11 @@ class Pipeline:
         self._opening: AbstractAsyncContextManager[_Session] | None = None
         self._host: asyncio.Task[None] | None = None
         self._closing = anyio.Event()
+
+    @property
+    def tracker(self) -> ProgressTracker:
+        """What keeps the events of its runs."""
+        return self._tracker
 
     # --- life cycle ----------------------------------------------------------------------------
 
@@ -202,7 +211,8 @@ class Pipeline:
         runs: dict[str, Run] = {}
         try:
             async with _tasks() as tasks:
-                workshop = self._workshop(scheduler, runs)
+                choice = await anyio.to_thread.run_sync(choose_backends, self._settings)
+                workshop = self._workshop(scheduler, runs, choice)
                 tasks.start_soon(_keep_alive, runs)
                 yield _Session(workshop, self._tracker, tasks, runs)
                 for run in list(runs.values()):
@@ -213,7 +223,7 @@ class Pipeline:
                 with anyio.CancelScope(shield=True):
                     await shared_scheduler.release()
 
-    def _workshop(self, scheduler: GPUScheduler, runs: dict[str, Run]) -> Workshop:
+    def _workshop(self, scheduler: GPUScheduler, runs: dict[str, Run], choice: Choice) -> Workshop:
         def ended(run: Run) -> None:
             runs.pop(run.task_id, None)
             self._tracker.end(run.history)
@@ -221,10 +231,12 @@ class Pipeline:
         return Workshop(
             settings=self._settings,
             stages=self._stages,
-            backends=choose_backends(self._settings),
+            backends=choice.backends,
+            shortfalls=choice.shortfalls_of(self._stages),
             scheduler=scheduler,
             storage=self._storage,
             journal=self._journal,
+            cache=self._cache,
             strict=self._strict,
             defer=self._defer,
             subscribe=self._tracker.read,
@@ -352,12 +364,15 @@ class Pipeline:
         raise TaskNotFound(f"No task {task_id!r} is known here.")
 
     async def forget(self, task_id: str) -> None:
-        """Delete an ended task's files, journal entry and events.
+        """Delete an ended task's files, journal entry and events, and what is cached of its photo.
 
         Raises:
             TaskBusy: It is under way.
         """
+        record = await self._journal.get(task_id)
         await self._journal.forget(task_id)
+        if record is not None and self._cache is not None:
+            await self._cache.forget(record.spec.inputs["image"])
         await self._storage.delete_task(task_id)
         self._tracker.forget(task_id)
 

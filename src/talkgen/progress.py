@@ -11,6 +11,7 @@ from collections import deque
 from datetime import datetime, timedelta
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.lowlevel
@@ -159,10 +160,11 @@ class Subscription:
             heartbeat: Seconds without news before a `Heartbeat`.
         """
         self._history = history
-        self._seen = seen
+        # A cursor may come from a history that was longer, before its process was killed.
+        self._seen = min(seen, len(history.events))
         self._preview = history.preview
         self._heartbeat = heartbeat
-        self._ended = False
+        self._ended = history.ended and self._seen == len(history.events)
 
     def __aiter__(self) -> Subscription:
         return self
@@ -170,29 +172,33 @@ class Subscription:
     async def __anext__(self) -> Event:
         if self._ended:
             raise StopAsyncIteration
-        await anyio.lowlevel.checkpoint()
-        while (event := self._next()) is None:
-            if not await self._wait() and (last := self._history.latest) is not None:
+        changed = self._changed()
+        if changed is None:
+            await anyio.lowlevel.checkpoint()
+        while changed is not None:
+            if not await self._set(changed) and (last := self._history.latest) is not None:
                 fields = _common(last, self._history.clock())
                 return Heartbeat(**{**fields, "message": "keepalive"})
+            changed = self._changed()
+        event = self._take()
         self._ended = event.terminal
         return event
 
-    def _next(self) -> Event | None:
+    def _changed(self) -> anyio.Event | None:
+        return self._history.changed(self._seen, self._preview)
+
+    def _take(self) -> Event:
+        """What `_changed` has seen."""
         history = self._history
         if self._seen < len(history.events):
             self._seen += 1
             return history.events[self._seen - 1]
-        if history.preview is not self._preview:
-            self._preview = history.preview
-            return self._preview
-        return None
+        assert history.preview is not None  # noqa: S101 - nothing else changes
+        self._preview = history.preview
+        return self._preview
 
-    async def _wait(self) -> bool:
-        """Wait for more; False when there was nothing for a heartbeat's time."""
-        changed = self._history.changed(self._seen, self._preview)
-        if changed is None:
-            return True
+    async def _set(self, changed: anyio.Event) -> bool:
+        """Wait; False when nothing changed for a heartbeat's time."""
         with anyio.move_on_after(self._heartbeat):
             await changed.wait()
             return True
@@ -221,16 +227,17 @@ class ProgressTracker:
         self._clock = clock
         self._lock = threading.Lock()
         self._histories: dict[str, History] = {}
+        # Of tasks that have not begun, kept by those who wait for them: ids may be anybody's guess.
+        self._awaited: WeakValueDictionary[str, History] = WeakValueDictionary()
         self._ended: deque[tuple[datetime, History]] = deque()
 
     def begin(self, task_id: str, attempt: int = 1) -> History:
         """Open the history of an attempt; readers of an earlier one keep theirs."""
         with self._lock:
             self._expire()
-            history = self._histories.get(task_id)
-            if history is None or history.events:
-                history = self._histories[task_id] = History(task_id, attempt, self._clock)
+            history = self._awaited.pop(task_id, None) or History(task_id, attempt, self._clock)
             history.attempt = attempt
+            self._histories[task_id] = history
             return history
 
     def end(self, history: History) -> None:
@@ -254,12 +261,20 @@ class ProgressTracker:
         """
         with self._lock:
             self._expire()
-            history = self._histories.setdefault(task_id, History(task_id, 0, self._clock))
+            history = self._histories.get(task_id) or self._awaited.get(task_id)
+            if history is None:
+                history = self._awaited[task_id] = History(task_id, 0, self._clock)
         return self.read(history, _seen(after, history.attempt) if after is not None else 0)
 
     def read(self, history: History, seen: int = 0) -> Subscription:
         """Iterate over one attempt's events, without the first `seen`, up to its terminal one."""
         return Subscription(history, seen=seen, heartbeat=self._heartbeat)
+
+    def histories(self) -> tuple[History, ...]:
+        """Every history that is kept, the latest attempt of each task, oldest first."""
+        with self._lock:
+            self._expire()
+            return tuple(self._histories.values())
 
     def latest(self, task_id: str) -> Event | None:
         """The last event of a task, while its history is kept."""

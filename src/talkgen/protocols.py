@@ -6,7 +6,7 @@ checks and a fake for each.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 import attrs
 
@@ -14,7 +14,7 @@ from talkgen.draft import TaskState  # noqa: TC001 - a public name of this modul
 from talkgen.media import FileRef, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from pathlib import Path
@@ -31,6 +31,7 @@ __all__ = [
     "BackgroundRemover",
     "Checkpoint",
     "CleanupReport",
+    "Codec",
     "Degradation",
     "Detector",
     "DeviceStats",
@@ -63,6 +64,7 @@ __all__ = [
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
+T = TypeVar("T")
 T_In = TypeVar("T_In")
 T_Out = TypeVar("T_Out")
 
@@ -102,6 +104,14 @@ class Stage(Protocol):
     async def run(self, draft: Draft, context: StageContext) -> Draft:
         """Give back the draft with more filled in; the one passed in is never changed."""
         ...
+
+
+@attrs.frozen
+class Codec(Generic[T]):
+    """How a kind of result becomes bytes and back, without loss; both run in a thread."""
+
+    dump: Callable[[T], bytes]
+    load: Callable[[bytes], T]
 
 
 class StageContext(Protocol):
@@ -145,6 +155,18 @@ class StageContext(Protocol):
 
     def preview(self, image: Image) -> None:
         """Show a picture of the work so far. From any thread; never waits."""
+        ...
+
+    async def remember(self, key: str, make: Callable[[], Awaitable[T]], codec: Codec[T]) -> T:
+        """What `make` gave an earlier task with the same photo and key, or gives now.
+
+        Nothing is kept of a call during which something was degraded.
+
+        Args:
+            key: All that the result depends on beside the photo; never a secret.
+            make: Makes the result.
+            codec: Its kind: `talkgen.cache.IMAGE`, `talkgen.cache.PERSONS`, or another.
+        """
         ...
 
 

@@ -24,7 +24,7 @@ INSTALLED_BY = {
     "scipy": "scipy",
     "stamina": "stamina",
     "ultralytics": "talkgen[yolo]",
-    "huggingface_hub": "talkgen[birefnet]",
+    "huggingface_hub": "huggingface-hub",
     "safetensors": "talkgen[birefnet]",
     "torch": "talkgen[birefnet]",
     "transformers": "talkgen[birefnet]",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -20,12 +20,15 @@ from talkgen.progress import FIRST, LAST, Span, spans
 from talkgen.protocols import TaskSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from talkgen._types import JSON
+    from talkgen.cache import ResultCache
+    from talkgen.defaults import Shortfall
     from talkgen.progress import History, Subscription
     from talkgen.protocols import (
         Backends,
+        Codec,
         GPUScheduler,
         Journal,
         Operations,
@@ -41,6 +44,8 @@ __all__ = ["Job", "Run", "Workshop"]
 
 logger = logging.getLogger("talkgen.pipeline")
 
+T = TypeVar("T")
+
 THINNING = 1.0  # seconds: reports of the same per cent are passed on this often
 SILENCE = 4.0  # seconds after which a working run repeats its last word; the promise is 5
 
@@ -52,9 +57,11 @@ class Workshop:
     settings: Settings
     stages: tuple[Stage, ...]
     backends: Backends
+    shortfalls: tuple[Shortfall, ...]
     scheduler: GPUScheduler
     storage: Storage
     journal: Journal
+    cache: ResultCache | None
     strict: bool
     defer: frozenset[str]
     subscribe: Callable[[History], Subscription]
@@ -83,8 +90,11 @@ class Context:
     operations: Operations
     _history: History
     _strict: bool
-    _name: str = ""
-    _span: Span = attrs.field(factory=partial(Span, FIRST, LAST))
+    _name: str = "initialized"
+    _span: Span = attrs.field(factory=partial(Span, 0, 0))
+    _cache: ResultCache | None = None
+    _origin: str = ""
+    _degradations: int = 0
     _reported: tuple[str, int, float] = ("", -1, 0.0)
 
     def enter(self, name: str, span: Span) -> None:
@@ -117,6 +127,7 @@ class Context:
         """Tell that the result will be less than asked for."""
         if self._strict:
             raise Degraded(message)
+        self._degradations += 1
         logger.warning("task %s: %s", self.task_id, message)
         progress = self._span.at(0.0)
         self._history.publish(events.Degraded, self._name, progress, message, metadata)
@@ -124,6 +135,15 @@ class Context:
     def preview(self, image: Image) -> None:
         """Show a picture of the work so far."""
         self._history.show(image)
+
+    async def remember(self, key: str, make: Callable[[], Awaitable[T]], codec: Codec[T]) -> T:
+        """What `make` gave an earlier task with the same photo and key, or gives now."""
+        if self._cache is None:
+            return await make()
+        before = self._degradations
+        return await self._cache.remember(
+            self._origin, key, make, codec, worth_keeping=lambda: self._degradations == before
+        )
 
 
 class Run:
@@ -269,7 +289,10 @@ class Run:
             operations=journal,
             history=self.history,
             strict=workshop.strict,
+            cache=workshop.cache,
+            origin=draft.image.digest,
         )
+        self._tell_shortfalls(context)
         _check(workshop.stages, draft, context)
         await _keep_originals(draft, files)
         self._tell("upload_complete", FIRST, "Inputs validated")
@@ -278,6 +301,13 @@ class Run:
             draft = await self._stage_run(stage, span, draft, context)
         self._stage = None
         return draft
+
+    def _tell_shortfalls(self, context: Context) -> None:
+        """Say which full models are missing; a strict run is refused before it begins."""
+        for shortfall in self._workshop.shortfalls:
+            if self._strict:
+                raise shortfall.error()
+            context.degraded(f"{shortfall.message} {shortfall.hint}", backend=shortfall.role)
 
     async def _stage_run(self, stage: Stage, span: Span, draft: Draft, context: Context) -> Draft:
         self._stage, began = stage.name, monotonic()

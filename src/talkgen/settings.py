@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import environ
 
@@ -13,6 +14,20 @@ if TYPE_CHECKING:
 __all__ = ["Settings"]
 
 T = TypeVar("T")
+
+BIREFNET_VARIANTS = (
+    "general",
+    "lite",
+    "portrait",
+    "matting",
+    "hr",
+    "hr-matting",
+    "dynamic",
+    "lite-matting",
+)
+YES = frozenset({"1", "true", "yes", "on"})
+NO = frozenset({"0", "false", "no", "off"})
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 def _positive(kind: Callable[[Any], T]) -> Callable[[Any], T]:
@@ -25,11 +40,55 @@ def _positive(kind: Callable[[Any], T]) -> Callable[[Any], T]:
     return parse
 
 
+def _not_negative(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number < float("inf"):
+        raise ValueError("must be 0 or a number above it")
+    return number
+
+
 def _fraction(value: Any) -> float:
     number = float(value)
     if not 0 <= number <= 1:
         raise ValueError("must be between 0 and 1")
     return number
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return str(value)
+
+    return parse
+
+
+def _flag(value: Any) -> bool:
+    word = str(value).lower()
+    if word not in YES | NO:
+        raise ValueError("must be true or false")
+    return word in YES
+
+
+def _flag_or_auto(value: Any) -> bool | Literal["auto"]:
+    if str(value).lower() == "auto":
+        return "auto"
+    try:
+        return _flag(value)
+    except ValueError:
+        raise ValueError("must be auto, true or false") from None
+
+
+def _device(value: Any) -> str:
+    if not DEVICE.fullmatch(str(value)):
+        raise ValueError("must be auto, cpu, mps, cuda or one like cuda:1")
+    return str(value)
+
+
+def _name_or_path(value: Any) -> str:
+    if not str(value).strip():
+        raise ValueError("must be a name like yolov8n, or a path")
+    return str(value)
 
 
 def _var(name: str, default: Any, parse: Callable[[Any], Any], help_text: str) -> Any:
@@ -57,12 +116,26 @@ class Settings:
 
     Attributes:
         confidence_threshold: YOLO_CONFIDENCE_THRESHOLD; 0..1, for detecting persons.
+        detector: TALKGEN_DETECTOR; what finds persons. `auto`: YOLO where its extra and its
+            weights are there, else the embedded one.
+        remover: TALKGEN_REMOVER; what removes backgrounds. `auto`: BiRefNet where its extra and
+            its weights are there, else the embedded one.
+        yolo_weights: YOLO_WEIGHTS; a name like `yolov8n.pt`, or a path.
+        birefnet_variant: BIREFNET_VARIANT; which of the published models.
+        birefnet_weights: BIREFNET_WEIGHTS; the variant's own file. None: the hub's.
+        birefnet_use_fp16: BIREFNET_USE_FP16; half precision. `auto`: where it pays.
+        birefnet_use_tensorrt: BIREFNET_USE_TENSORRT; compile for the GPU that is there.
+        device: TALKGEN_DEVICE; where these two run: `auto`, `cpu`, `mps`, `cuda`, `cuda:1`.
+        allow_downloads: TALKGEN_ALLOW_DOWNLOADS; fetch weights that are absent when they are
+            first needed.
         storage_root: STORAGE_ROOT; where files are kept. None: a temporary folder.
         retention_uploads_days: STORAGE_RETENTION_UPLOADS_DAYS; originals.
         retention_processed_days: STORAGE_RETENTION_PROCESSED_DAYS; what the stages made.
         retention_videos_days: STORAGE_RETENTION_VIDEOS_DAYS; videos and their manifests.
         min_free_space_gb: STORAGE_MIN_FREE_SPACE_GB; below it no run starts (2**30 bytes).
         progress_retention_minutes: PROGRESS_RETENTION_MINUTES; histories after their end.
+        cache_megabytes: TALKGEN_CACHE_MEGABYTES; detections and cut-outs kept for photos that
+            come again (2**20 bytes); 0 keeps none.
         max_image_pixels: TALKGEN_MAX_IMAGE_PIXELS; larger pictures are refused.
         max_image_bytes: TALKGEN_MAX_IMAGE_BYTES; larger files are refused.
         max_audio_seconds: TALKGEN_MAX_AUDIO_SECONDS; longer recordings are refused.
@@ -71,6 +144,32 @@ class Settings:
 
     confidence_threshold: float = _var(
         "YOLO_CONFIDENCE_THRESHOLD", 0.5, _fraction, "confidence for detecting persons, 0..1"
+    )
+    detector: Literal["auto", "embedded", "yolo"] = _var(
+        "TALKGEN_DETECTOR", "auto", _one_of("auto", "embedded", "yolo"), "what finds persons"
+    )
+    remover: Literal["auto", "embedded", "birefnet"] = _var(
+        "TALKGEN_REMOVER",
+        "auto",
+        _one_of("auto", "embedded", "birefnet"),
+        "what removes backgrounds",
+    )
+    yolo_weights: str = _var("YOLO_WEIGHTS", "yolov8n.pt", _name_or_path, "a name or a path")
+    birefnet_variant: str = _var(
+        "BIREFNET_VARIANT", "general", _one_of(*BIREFNET_VARIANTS), "which published model"
+    )
+    birefnet_weights: Path | None = _var(
+        "BIREFNET_WEIGHTS", None, _path, "the variant's own file instead of the hub's"
+    )
+    birefnet_use_fp16: bool | Literal["auto"] = _var(
+        "BIREFNET_USE_FP16", "auto", _flag_or_auto, "half precision"
+    )
+    birefnet_use_tensorrt: bool = _var(
+        "BIREFNET_USE_TENSORRT", default=False, parse=_flag, help_text="compile for the GPU"
+    )
+    device: str = _var("TALKGEN_DEVICE", "auto", _device, "where the full models run")
+    allow_downloads: bool = _var(
+        "TALKGEN_ALLOW_DOWNLOADS", default=False, parse=_flag, help_text="fetch absent weights"
     )
     storage_root: Path | None = _var("STORAGE_ROOT", None, _path, "where files are kept")
     retention_uploads_days: float = _var(
@@ -87,6 +186,9 @@ class Settings:
     )
     progress_retention_minutes: float = _var(
         "PROGRESS_RETENTION_MINUTES", 60.0, _positive(float), "histories after their end"
+    )
+    cache_megabytes: float = _var(
+        "TALKGEN_CACHE_MEGABYTES", 1024.0, _not_negative, "kept for photos that come again"
     )
     max_image_pixels: int = _var(
         "TALKGEN_MAX_IMAGE_PIXELS", 50_000_000, _positive(int), "larger pictures are refused"

@@ -33,6 +33,9 @@ class Context:
             {"fraction": fraction, "message": message, "stage": stage, "metadata": metadata}
         )
 
+    async def remember(self, key, make, codec):
+        return await make()
+
     def degraded(self, message, **metadata):
         if self.strict:
             raise Degraded(message)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from talkgen import doctor
 from talkgen.commands import DONE, FAILED
+from talkgen.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
@@ -25,7 +26,7 @@ def add(commands: Commands) -> None:
 
 
 def _doctor(options: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - all commands alike
-    report = doctor.examine()
+    report = doctor.examine(Settings.from_env())
     for line in report.lines():
         sys.stdout.write(line + "\n")
     return DONE if report.usable else FAILED

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 
 from talkgen.commands import DEFERRED, DONE
 from talkgen.defaults import choose_backends
@@ -61,7 +62,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
 async def _make(options: argparse.Namespace, settings: Settings, console: Console) -> Result:
     stages = _stages(options, settings)
-    _name_backends(settings, console)
+    await anyio.to_thread.run_sync(_name_backends, settings, console)
     async with Pipeline(stages, settings=settings) as pipeline:
         run = pipeline.start(options.image, options.audio)
         await progress(run, console)
@@ -90,6 +91,6 @@ def _background(text: str) -> Any:
 
 
 def _name_backends(settings: Settings, console: Console) -> None:
-    backends = choose_backends(settings)
-    names = (type(backends.detector), type(backends.remover), LocalGenerator)
+    choice = choose_backends(settings)
+    names = (type(choice.backends.detector), type(choice.backends.remover), LocalGenerator)
     console.print("Using " + ", ".join(kind.__name__ for kind in names), highlight=False)

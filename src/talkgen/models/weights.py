@@ -1,22 +1,36 @@
 """Weights that are not in the wheel: where each is on the hub, and where on this machine.
 
 Nothing here reaches the network but `download`, which `python -m talkgen fetch` and
-`allow_downloads` call.
+`allow_downloads` call. Nothing is handed out that is not what was pinned.
 """
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+import re
+from typing import TYPE_CHECKING
 
 import attrs
 
 from talkgen.errors import ModelUnavailable
-from talkgen.requirements import explained
+from talkgen.models import _hub
+from talkgen.models._hub import OnProgress, cache_folder, offline
 
-__all__ = ["Weights", "cached", "download", "located", "sha256"]
+if TYPE_CHECKING:
+    from pathlib import Path
 
-_PIECE = 2**20
+__all__ = [
+    "OnProgress",
+    "Weights",
+    "cache_folder",
+    "cached",
+    "download",
+    "located",
+    "offline",
+    "sha256",
+]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @attrs.frozen
@@ -31,6 +45,7 @@ class Weights:
         sha256: Hexadecimal digest that its bytes must have; None where none was published.
         licence: SPDX identifier.
         companions: Small files of the repository that its loader reads beside it.
+        size: Bytes, where known; for people.
     """
 
     name: str
@@ -40,58 +55,151 @@ class Weights:
     sha256: str | None
     licence: str
     companions: tuple[str, ...] = ()
+    size: int | None = None
+
+    @property
+    def runs_code(self) -> bool:
+        """Loading the file may run code that is in it: a pickle, not safetensors."""
+        return not self.filename.endswith(".safetensors")
 
 
 def cached(weights: Weights) -> Path | None:
-    """The file in the hub's cache on this machine; None where it is absent. No network."""
-    with explained():
-        from huggingface_hub import try_to_load_from_cache
-    path = try_to_load_from_cache(weights.repository, weights.filename, revision=weights.revision)
-    return Path(path) if isinstance(path, str) else None
+    """The file in the hub's cache on this machine, not checked; None where it is absent.
+
+    No network. None, too, where a companion is absent.
+    """
+    files = (*weights.companions, weights.filename)
+    found = [_hub.cached(weights.repository, file, weights.revision) for file in files]
+    return None if None in found else found[-1]
 
 
-def download(weights: Weights) -> Path:
+def download(weights: Weights, *, progress: OnProgress | None = None) -> Path:
     """Fetch the file into the hub's cache, unless it is there, and check it.
+
+    Args:
+        weights: Which.
+        progress: Told the bytes that are there, and all of them where that is known.
 
     Raises:
         talkgen.errors.ModelUnavailable: It cannot be had, or is not what was pinned.
+        talkgen.errors.InsufficientStorage: The disk is full.
     """
-    with explained():
-        from huggingface_hub import hf_hub_download
-    path = Path(hf_hub_download(weights.repository, weights.filename, revision=weights.revision))
-    _check(path, weights)
+    path = cached(weights)
+    if path is not None and _genuine(path, weights):
+        return path
+    if path is not None:
+        _discard(path)
+    _refuse_unknown_code(weights)
+    path = _fetch(weights, progress)
+    if not _genuine(path, weights):
+        _discard(path)
+        raise ModelUnavailable(
+            f"{weights.repository}/{weights.filename} is not the pinned {weights.name}: "
+            "its SHA-256 differs. It was deleted.",
+            hint="Check what HF_ENDPOINT points to, and try again; "
+            "or get the file yourself and name its path.",
+        )
     return path
 
 
 def located(weights: Weights, *, allow_downloads: bool = False) -> Path:
-    """The file on this machine.
+    """The file on this machine, checked.
 
     Raises:
-        talkgen.errors.ModelUnavailable: It is absent; the hint is the command that fetches it.
+        talkgen.errors.ModelUnavailable: It is absent or damaged; the hint is the command that
+            fetches it.
     """
-    if (path := cached(weights)) is not None:
-        return path
     if allow_downloads:
         return download(weights)
-    raise ModelUnavailable(
-        f"The weights {weights.name} ({weights.repository}, {weights.filename}) "
-        "are not on this machine.",
-        hint=f"Fetch them: python -m talkgen fetch {weights.name}",
-    )
-
-
-def _check(path: Path, weights: Weights) -> None:
-    if weights.sha256 is not None and sha256(path) != weights.sha256:
+    fetch = f"Fetch them: python -m talkgen fetch {weights.name}"
+    path = cached(weights)
+    if path is None:
         raise ModelUnavailable(
-            f"{path} is not the pinned {weights.name}: its SHA-256 differs.",
-            hint=f"Delete it and fetch it again: python -m talkgen fetch {weights.name}",
+            f"The weights {weights.name} ({weights.repository}, {weights.filename}) "
+            "are not on this machine.",
+            hint=fetch,
         )
+    if not _genuine(path, weights):
+        _discard(path)
+        raise ModelUnavailable(
+            f"{path} was damaged: its SHA-256 is not that of {weights.name}. It was deleted.",
+            hint=fetch,
+        )
+    return path
 
 
 def sha256(path: Path) -> str:
     """Hexadecimal digest of a file's bytes."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fetch(weights: Weights, progress: OnProgress | None) -> Path:
+    path = _hub.fetch(weights.repository, weights.filename, weights.revision, progress)
+    # The companions of this very commit: a branch may move meanwhile.
+    commit = path.parents[weights.filename.count("/")].name
+    for companion in weights.companions:
+        _hub.fetch(weights.repository, companion, commit)
+    return path
+
+
+def _refuse_unknown_code(weights: Weights) -> None:
+    if weights.sha256 is None and weights.runs_code:
+        raise ModelUnavailable(
+            f"{weights.name} is not downloaded: loading {weights.filename} can run code, "
+            "and no SHA-256 is pinned that would tell the true file.",
+            hint=f"Get it yourself from {weights.repository} and name its path.",
+        )
+
+
+# --- is it the true file? ----------------------------------------------------------------------
+
+
+def _genuine(path: Path, weights: Weights) -> bool:
+    """Its bytes are those pinned, or else those that the hub had named.
+
+    A file that was checked is not read again while its size, time and place stay.
+    """
+    expected = weights.sha256 or _named(path)
+    if expected is None:
+        return True
+    note = _hub.notes_folder() / expected
+    mark = _mark(path)
+    if _read(note) == mark:
+        return True
+    if sha256(path) != expected:
+        return False
+    _write(note, mark)
+    return True
+
+
+def _named(path: Path) -> str | None:
+    """The digest by which the cache names a large file; None where it makes no links (Windows)."""
+    name = path.resolve().name
+    return name if _SHA256.fullmatch(name) else None
+
+
+def _mark(path: Path) -> str:
+    facts = path.stat()
+    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ino}"
+
+
+def _read(note: Path) -> str | None:
+    try:
+        return note.read_text()
+    except OSError:
+        return None
+
+
+def _write(note: Path, mark: str) -> None:
+    try:
+        note.write_text(mark)
+    except OSError:  # a cache that is mounted read-only is hashed each time
+        return
+
+
+def _discard(path: Path) -> None:
+    """Take a file out of the cache: the name in the snapshot, and what it points to."""
+    content = path.resolve()
+    path.unlink(missing_ok=True)
+    content.unlink(missing_ok=True)

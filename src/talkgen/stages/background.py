@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio.to_thread
 import attrs
 
+from talkgen.cache import IMAGE, recalled
 from talkgen.errors import NoPersonDetected
 from talkgen.media import Image
 from talkgen.requirements import explained
@@ -56,7 +58,8 @@ class RemoveBackground:
             talkgen.errors.NoPersonDetected: The remover took everything for background.
         """
         remover = self.remover or context.backends.remover
-        cut = await remover.remove(draft.portrait, scheduler=context.scheduler)
+        remove = partial(remover.remove, draft.portrait, scheduler=context.scheduler)
+        cut = await recalled(context, remover, draft.portrait, remove, IMAGE)
         if self.smoothing:
             cut = await anyio.to_thread.run_sync(_smoothed, draft.portrait, cut)
         if cut.pixels[..., 3].max() <= OPAQUE // 2:

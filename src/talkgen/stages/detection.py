@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import anyio.to_thread
 import attrs
 from attrs import validators
 
-from talkgen.draft import Box
+from talkgen.cache import PERSONS, recalled
+from talkgen.draft import Box, Persons
 from talkgen.errors import NoPersonDetected, PersonNotFound
 from talkgen.models.face import LANDMARKS, FaceCrop, FaceMeshModel, find_mesh
 
@@ -115,17 +117,21 @@ class DetectPersons:
     async def _detect(self, image: Image, context: StageContext) -> tuple[Person, ...]:
         detector = self.detector or context.backends.detector
         lowest = min(self.confidence, LOWEST_CONFIDENCE)
-        found = await detector.detect(
-            image, scheduler=context.scheduler, confidence=lowest, iou=self.iou
+        detect = partial(
+            detector.detect,
+            image,
+            scheduler=context.scheduler,
+            confidence=lowest,
+            iou=self.iou,
         )
+        found = await recalled(context, detector, image, detect, PERSONS, lowest, self.iou)
         if not found:
             raise NoPersonDetected(
                 f"Nobody was found in the picture, at a confidence of {lowest:g} or above."
             )
         sure = [person for person in found if person.confidence >= self.confidence]
-        return tuple(
-            attrs.evolve(person, id=number) for number, person in enumerate(sure or found, start=1)
-        )
+        numbered = enumerate(sure or found, start=1)
+        return Persons((attrs.evolve(person, id=number) for number, person in numbered), image)
 
     async def _frame(self, image: Image, person: Person, scheduler: GPUScheduler) -> Box:
         whole = Box(0, 0, image.width, image.height)

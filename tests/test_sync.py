@@ -1,0 +1,102 @@
+"""The whole job without a loop of one's own, and inside somebody else's."""
+
+import threading
+
+import anyio
+import numpy as np
+import pytest
+
+import talkgen
+from talkgen import MemoryStorage, Pipeline, errors
+
+PICTURE = np.full((8, 8, 3), 128, np.uint8)
+
+
+class Waiting:
+    """A stage that waits to be let on."""
+
+    name = key = "waiting"
+    weight = 1.0
+    requires = provides = resets = frozenset()
+
+    def __init__(self):
+        self.entered, self.go = threading.Event(), threading.Event()
+
+    async def run(self, draft, context):
+        self.entered.set()
+        await anyio.to_thread.run_sync(self.go.wait, 30, abandon_on_cancel=True)
+        return draft
+
+
+def pipeline(stage):
+    return Pipeline([stage], storage=MemoryStorage())
+
+
+def test_events_come_while_it_runs_and_the_result_after():
+    stage = Waiting()
+    run = talkgen.iter_sync(PICTURE, task_id="t", pipeline=pipeline(stage))
+    stages = []
+    for event in run:
+        stages.append(event.stage)
+        if event.stage == "waiting_running":
+            stage.go.set()
+    assert stages[0] == "initialized"
+    assert stages[-1] == "completed"
+    assert run.result().task_id == "t"
+    assert [event.stage for event in run] == stages
+
+
+async def test_it_works_inside_a_loop(anyio_backend):
+    stage = Waiting()
+    stage.go.set()
+    assert talkgen.run_sync(PICTURE, pipeline=pipeline(stage)).success
+
+
+def test_leaving_the_events_does_not_cancel():
+    stage = Waiting()
+    run = talkgen.iter_sync(PICTURE, pipeline=pipeline(stage))
+    for _ in run:
+        break
+    stage.go.set()
+    assert run.result().success
+
+
+def test_cancelling():
+    stage = Waiting()
+    run = talkgen.iter_sync(PICTURE, pipeline=pipeline(stage))
+    stage.entered.wait(10)
+    run.cancel()
+    assert [event.event_type for event in run][-1] == "cancelled"
+    with pytest.raises(errors.RunCancelled):
+        run.result()
+    stage.go.set()
+
+
+def test_a_mistake_ends_the_events_and_is_raised_with_the_result():
+    run = talkgen.iter_sync(PICTURE)
+    assert list(run) == []
+    with pytest.raises(TypeError, match="requires speech"):
+        run.result()
+
+
+def test_an_error_is_the_result_s():
+    run = talkgen.iter_sync(b"no picture", pipeline=pipeline(Waiting()))
+    assert [event.event_type for event in run][-1] == "error"
+    with pytest.raises(errors.InvalidImage):
+        run.result()
+
+
+def test_an_interrupt_cancels(monkeypatch):
+    stage = Waiting()
+    started = []
+
+    def interrupted(run):
+        started.append(run)
+        stage.entered.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("talkgen.sync.SyncRun.result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        talkgen.run_sync(PICTURE, pipeline=pipeline(stage))
+    assert [event.event_type for event in started[0]][-1] == "cancelled"
+    stage.go.set()
