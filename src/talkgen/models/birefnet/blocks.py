@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
-from talkgen.models.birefnet.deformable import DeformableConv2d
+from talkgen.models.birefnet.deformable import DeformableConv2d, unflattened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,14 +30,15 @@ def resized(maps: Tensor, shape: torch.Size) -> Tensor:
     return F.interpolate(maps, size=shape[-2:], mode="bilinear", align_corners=True)
 
 
-def normed(maps: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+def normed(maps: Tensor, norm: nn.Module) -> Tensor:
     """Batch norm by the statistics that were learned."""
     factor, shift = affine(norm)
     return torch.addcmul(shift.view(-1, 1, 1), maps, factor.view(-1, 1, 1))
 
 
-def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """A batch norm as the factor and the shift of each channel."""
+    assert isinstance(norm, nn.BatchNorm2d)  # noqa: S101 - for mypy, as the next
     assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101, PT018
     factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
     return factor, norm.bias - norm.running_mean * factor
@@ -96,10 +97,11 @@ class DeformablePyramid(nn.Module):
         mixing = (self.conv1.weight.flatten(1) * factor[:, None]).t()
         *mixes, pooled_mix = mixing.split(BRANCH)
         branches = [self.aspp1, *self.aspp_deforms]
-        mixed = sum(_mixed(*pair, maps) for pair in zip(branches, mixes, strict=True))
-        flat = mixed.unflatten(0, (maps.shape[0], *maps.shape[2:])).permute(0, 3, 1, 2)
+        parts = [_mixed(*pair, maps) for pair in zip(branches, mixes, strict=True)]
         pooled = self._pooled(maps) @ pooled_mix + shift
-        return (flat + pooled[..., None, None]).relu()
+        mixed = unflattened(sum(parts[1:], parts[0]), maps) + pooled[..., None, None]
+        rectified: Tensor = mixed.relu()
+        return rectified
 
     def _pooled(self, maps: Tensor) -> Tensor:
         """The mean's branch, shape (batch, channels)."""
@@ -143,11 +145,13 @@ class TileConvs(nn.Module):
             pictures: Normalised, shape (batch, 3, height, width).
             mix: The last one's weight, shape (1, channels, 1, 1).
         """
+        biases = self.conv1.bias, self.conv_out.bias
+        assert biases[0] is not None and biases[1] is not None  # noqa: S101, PT018 - for mypy
         taps = torch.einsum("m,mikl->kli", mix.flatten(), self.conv_out.weight).flatten(0, 1)
         weight = torch.einsum("ti,ichw->tchw", taps, self.conv1.weight)
-        given = F.conv2d(pictures, weight, taps @ self.conv1.bias, padding=1)
+        given = F.conv2d(pictures, weight, taps @ biases[0], padding=1)
         move = torch.eye(9, dtype=mix.dtype, device=mix.device).view(1, 9, 3, 3)
-        return F.conv2d(given, move, mix.flatten(1) @ self.conv_out.bias, padding=1)
+        return F.conv2d(given, move, mix.flatten(1) @ biases[1], padding=1)
 
 
 def tiled(pictures: Tensor, height: int, width: int) -> Tensor:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["DeformableConv2d"]
+__all__ = ["DeformableConv2d", "unflattened"]
 
 STRIP_BYTES = 4 * 2**20
 """Samples that are held at a time on a CPU: more than its caches hold are slower, not faster."""
@@ -45,7 +45,7 @@ class DeformableConv2d(nn.Module):
         """
         matrix = self.matrix()
         flat = torch.cat([samples @ matrix for samples in self.strips(maps)])
-        return flat.unflatten(0, (maps.shape[0], *maps.shape[2:])).permute(0, 3, 1, 2)
+        return unflattened(flat, maps)
 
     def matrix(self) -> Tensor:
         """The weights as a matrix from samples to channels, shape (taps * inner, outer)."""
@@ -84,6 +84,12 @@ class DeformableConv2d(nn.Module):
         taps = self.kernel**2
         offsets, modulation = looks.split([2 * taps, taps], -1)
         return offsets.unflatten(-1, (taps, 2)), 2 * modulation.sigmoid()
+
+
+def unflattened(pixels: Tensor, like: Tensor) -> Tensor:
+    """From (batch * height * width, channels) to a map of this batch, height and width."""
+    batch, _, height, width = like.shape
+    return pixels.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 def _taps(height: int, width: int, kernel: int, device: torch.device) -> tuple[Tensor, Tensor]:

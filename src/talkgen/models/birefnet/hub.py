@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from talkgen.errors import ModelUnavailable
 from talkgen.models.birefnet.backbones import LARGE, LITE, backbone_of
+from talkgen.models.birefnet.files import shapes
 from talkgen.models.birefnet.network import BiRefNet, segmented
 from talkgen.requirements import explained
 
 with explained():
     import torch
-    from safetensors import safe_open
+    from safetensors.torch import load_file
     from transformers import PretrainedConfig, PreTrainedModel
     from transformers.utils.hub import cached_file
 
@@ -40,7 +41,7 @@ _WHERE = (
 )
 
 
-class BiRefNetConfig(PretrainedConfig):  # type: ignore[misc]
+class BiRefNetConfig(PretrainedConfig):
     """What a checkpoint does not say itself.
 
     Args:
@@ -57,7 +58,7 @@ class BiRefNetConfig(PretrainedConfig):  # type: ignore[misc]
         self.backbone = backbone
 
 
-class BiRefNetModel(PreTrainedModel):  # type: ignore[misc]
+class BiRefNetModel(PreTrainedModel):
     """The network, for inference; the names of its tensors are the official ones."""
 
     config_class = BiRefNetConfig
@@ -72,7 +73,7 @@ class BiRefNetModel(PreTrainedModel):  # type: ignore[misc]
         self.bb = network.bb
         self.squeeze_module = network.squeeze_module
         self.decoder = network.decoder
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """The logits; see `talkgen.models.birefnet.network.BiRefNet.forward`."""
@@ -82,13 +83,13 @@ class BiRefNetModel(PreTrainedModel):  # type: ignore[misc]
         """Nothing: all weights are read from a file."""
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]  # the rest is passed on
         cls, name: str | os.PathLike[str], *args: Any, config: Any = None, **kwargs: Any
     ) -> Self:
         """Load official weights, or what `save_pretrained` has written, from safetensors alone.
 
         Args:
-            name: A folder, or a repository on the hub, `owner/name`.
+            name: A repository on the hub, `owner/name`; a folder; or a .safetensors file.
             args: As `transformers` takes them.
             config: None tells the backbone by the tensors.
             kwargs: As `transformers` takes them, like `revision`; `dtype` is `float32` unless
@@ -98,22 +99,22 @@ class BiRefNetModel(PreTrainedModel):  # type: ignore[misc]
             talkgen.errors.ModelUnavailable: The tensors are not BiRefNet's.
             OSError: There is no such file.
         """
+        alone = Path(name).is_file()
         where = {key: kwargs[key] for key in _WHERE if key in kwargs}
+        file = name if alone else cached_file(name, _FILE, **where)
         if config is None:
-            config = BiRefNetConfig(backbone_of(shapes(cached_file(name, _FILE, **where))).name)
+            config = BiRefNetConfig(backbone_of(shapes(str(file))).name)
         kwargs = {"dtype": torch.float32, **kwargs, "use_safetensors": True}
-        model, found = super().from_pretrained(
-            name, *args, config=config, output_loading_info=True, **kwargs
+        source = None if alone else name
+        if alone:
+            kwargs["state_dict"] = load_file(name)
+        loaded: Any = super().from_pretrained(
+            source, *args, config=config, output_loading_info=True, **kwargs
         )
+        model, found = loaded
         if trouble := {kind: keys for kind, keys in found.items() if keys}:
             raise ModelUnavailable(
-                f"The weights in {name} are not BiRefNet's: {trouble}",
-                hint="Use an official repository, whole and unchanged.",
+                f"The weights in {name} are not all of BiRefNet's, or more: {trouble}",
+                hint="Use an official file, whole and unchanged.",
             )
         return model  # type: ignore[no-any-return]
-
-
-def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor in a safetensors file, by its header alone."""
-    with safe_open(path, framework="pt") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - it is no mapping

@@ -171,14 +171,16 @@ class WindowAttention(nn.Module):
         batch, count, tokens = qkv.shape[:3]
         q, k, v = qkv.reshape(-1, tokens, 3, self.heads, HEAD).permute(2, 0, 3, 1, 4)
         attended = _attention(q, k, v, bias if mask is None else bias + mask.to(bias.dtype))
-        return attended.transpose(1, 2).reshape(batch, count * tokens, -1)
+        joined: Tensor = attended.transpose(1, 2).reshape(batch, count * tokens, -1)
+        return joined
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     # The fused form has no counterpart in ONNX that takes its strides.
     if torch.compiler.is_exporting():
         logits = q * HEAD**-0.5 @ k.transpose(-1, -2) + bias
-        return logits.softmax(-1) @ v
+        explicit: Tensor = logits.softmax(-1) @ v
+        return explicit
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
 
 
