@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 from torchvision.ops import deform_conv2d
 
 from talkgen.models.birefnet import deformable
@@ -14,7 +14,7 @@ SIZE = (2, 4, 6, 9)
 def made(kernel: int, reach: float = 2.0) -> DeformableConv2d:
     """Random, in fp64, with offsets of about `reach` pixels."""
     generator = torch.Generator().manual_seed(kernel)
-    conv = DeformableConv2d(SIZE[1], 5, kernel).double().requires_grad_(False)
+    conv = DeformableConv2d(SIZE[1], 5, kernel).double().requires_grad_(requires_grad=False)
     for name, parameter in conv.named_parameters():
         scale = reach if name.startswith("offset_conv.bias") else 0.3
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)

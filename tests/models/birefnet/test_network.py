@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from talkgen.errors import ModelUnavailable
 from talkgen.models.birefnet.backbones import LARGE, LITE

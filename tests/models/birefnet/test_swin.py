@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from talkgen.models.birefnet.swin import (
     HEAD,
@@ -64,9 +64,7 @@ def test_tokens_see_those_that_they_should(height, width, side, shift):
 
     wanted = seen(height, width, side, shift)
     masks = [
-        mask
-        for mask, count in zip(layout.masks, layout.groups, strict=True)
-        for _ in range(count)
+        mask for mask, count in zip(layout.masks, layout.groups, strict=True) for _ in range(count)
     ]
     for tokens, mask in zip(layout.order.tolist(), masks, strict=True):
         for place, token in enumerate(tokens):
@@ -98,7 +96,7 @@ def test_attention_is_what_the_formula_gives(shift):
     """One token at a time; tokens that are missing to whole windows take part as zeros."""
     torch.manual_seed(0)
     height, width, side = 6, 5, 4
-    layer = WindowAttention(2 * HEAD, side).double().requires_grad_(False)
+    layer = WindowAttention(2 * HEAD, side).double().requires_grad_(requires_grad=False)
     layer.relative_position_bias_table.normal_()
     tokens = torch.randn(2, height, width, 2 * HEAD, dtype=torch.float64)
 

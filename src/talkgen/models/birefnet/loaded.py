@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from talkgen.models.birefnet import engine
@@ -11,9 +12,10 @@ from talkgen.requirements import explained
 with explained():
     import torch
     from torch.nn import functional as F  # noqa: N812 - the field's name for it
+    from transformers.utils import logging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -44,7 +46,8 @@ class LoadedMatting:
         self._sizes = model.sizes
         self._device = torch.device(device)
         self._dtype = torch.float16 if model.half_on(device) else torch.float32
-        network = BiRefNetModel.from_pretrained(file, dtype=self._dtype, local_files_only=True)
+        with _without_progress():
+            network = BiRefNetModel.from_pretrained(file, dtype=self._dtype)
         network.to(self._device)  # type: ignore[arg-type]  # its decorator confuses mypy
         self._networks: dict[int, Callable[[Tensor], Tensor]] = dict.fromkeys(self._sizes, network)
         if model.tensorrt and self._device.type == "cuda" and engine.available():
@@ -75,6 +78,18 @@ class LoadedMatting:
         logits = self._networks[size](normal.to(self._dtype))
         alpha = _scaled(logits.float().sigmoid(), image.height, image.width)
         return alpha[0, 0].clamp(0, 1).cpu().numpy()
+
+
+@contextmanager
+def _without_progress() -> Iterator[None]:
+    """A library writes nothing to a terminal; the switch of `transformers` is the process's."""
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
 
 
 def _scaled(maps: Tensor, height: int, width: int) -> Tensor:

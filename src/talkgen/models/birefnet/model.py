@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
@@ -13,6 +12,8 @@ from talkgen.models.weights import Weights, located, sha256
 from talkgen.requirements import explained
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from talkgen.models.birefnet.loaded import LoadedMatting
 
 __all__ = ["MattingModel"]
