@@ -35,3 +35,12 @@ def media() -> Path:
     if not folder:
         pytest.skip("TALKGEN_TEST_MEDIA names no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """Networks that the project does not carry, like yolov8n.pt."""
+    folder = os.environ.get("TALKGEN_TEST_WEIGHTS")
+    if not folder:
+        pytest.skip("TALKGEN_TEST_WEIGHTS names no folder")
+    return Path(folder)

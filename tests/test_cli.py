@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import av
 import pytest
 
-from talkgen import defaults, doctor
+from talkgen import choice, doctor
 from talkgen.__main__ import main
 
 
@@ -95,7 +95,7 @@ def test_doctor_tells_which_full_models_a_run_would_take(capsys, monkeypatch, tm
     (tmp_path / "mine.pt").touch()
     monkeypatch.setenv("YOLO_WEIGHTS", str(tmp_path / "mine.pt"))
     monkeypatch.setenv("TALKGEN_REMOVER", "embedded")
-    monkeypatch.setattr(defaults, "find_spec", lambda name: name)
+    monkeypatch.setattr(choice, "find_spec", lambda name: name)
     assert main(["doctor"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert "  ok  detection (YOLO)" in told

@@ -3,22 +3,25 @@
 import pytest
 
 from talkgen import LocalScheduler, Pipeline, Settings
-from talkgen.defaults import SharedScheduler, default_storage
+from talkgen.defaults import SharedScheduler, default_storage, shared_scheduler
 from talkgen.errors import InsufficientStorage
 from talkgen.stages.detection import DetectPersons
 
 
-async def test_the_scheduler_is_shared_until_its_last_user_leaves(anyio_backend):
+async def test_pipelines_share_a_scheduler_and_its_models_stay_warm(anyio_backend, portrait_path):
+    first, second = Pipeline([DetectPersons()]), Pipeline([DetectPersons()])
+    await first.run(portrait_path)
+    loads = {model.key: model.loads for model in shared_scheduler.get().stats().models}
+    await second.run(portrait_path)
+    assert {model.key: model.loads for model in shared_scheduler.get().stats().models} == loads
+
+
+def test_a_forked_process_gets_a_scheduler_of_its_own(monkeypatch):
     shared = SharedScheduler()
-    first, second = shared.acquire(), shared.acquire()
-    assert first is second
-    await shared.release()
-    assert shared.acquire() is first
-    await shared.release()
-    await shared.release()
-    third = shared.acquire()
-    assert third is not first
-    await shared.release()
+    parents = shared.get()
+    assert shared.get() is parents
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    assert shared.get() is not parents
 
 
 async def test_a_scheduler_of_ones_own_stays_open(anyio_backend, portrait_path):

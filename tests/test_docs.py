@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from talkgen import MemoryStorage, Pipeline
+from talkgen import Image, LocalScheduler, MemoryStorage, Pipeline
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,3 +36,15 @@ async def test_the_pages_own_stage_works(anyio_backend):
     result = await pipeline.run(picture)
     assert (result.draft.portrait.pixels == picture[:, ::-1]).all()
     assert "mirror_complete" in result.stages_completed
+
+
+async def test_the_pages_own_model_works(anyio_backend):
+    sized, model, contract = blocks(ROOT / "docs" / "scheduling.md")
+    names = {}
+    exec(sized, names)
+    exec(model, names)
+    picture = Image(np.full((4, 4, 3), 51, np.uint8))
+    scheduler = LocalScheduler(["cpu"])
+    assert await scheduler.run(names["Brightness"](), picture) == pytest.approx(0.2)
+    await scheduler.aclose()
+    assert "check_scheduler" in contract

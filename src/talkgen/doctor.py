@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from talkgen.defaults import BIREFNET, YOLO
+from talkgen.choice import BIREFNET, YOLO
 from talkgen.errors import TalkgenError
 from talkgen.models.face import FaceDetectionModel, FaceMeshModel
 from talkgen.models.segmentation import SelfieSegmentationModel
@@ -18,7 +18,7 @@ from talkgen.requirements import explained
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from talkgen.defaults import FullModel
+    from talkgen.choice import FullModel
     from talkgen.settings import Settings
 
 __all__ = ["Finding", "Report", "examine"]

@@ -13,9 +13,9 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from talkgen.choice import choose_backends
 from talkgen.decisions import check_order, wants_speech
 from talkgen.defaults import (
-    choose_backends,
     default_cache,
     default_stages,
     default_storage,
@@ -25,6 +25,7 @@ from talkgen.errors import TalkgenError, TaskNotFound
 from talkgen.journal import MemoryJournal
 from talkgen.progress import ProgressTracker
 from talkgen.runs import Job, Run, Workshop
+from talkgen.scheduling.stats import utilization
 from talkgen.settings import Settings
 from talkgen.storage.names import check_task_id
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from talkgen._types import JSON
-    from talkgen.defaults import Choice
+    from talkgen.choice import Choice
     from talkgen.draft import Result
     from talkgen.events import Event
     from talkgen.protocols import GPUScheduler, Journal, Stage, Storage
@@ -207,21 +208,16 @@ class Pipeline:
 
     @asynccontextmanager
     async def _open_session(self) -> AsyncIterator[_Session]:
-        scheduler = self._scheduler or shared_scheduler.acquire()
         runs: dict[str, Run] = {}
-        try:
-            async with _tasks() as tasks:
-                choice = await anyio.to_thread.run_sync(choose_backends, self._settings)
-                workshop = self._workshop(scheduler, runs, choice)
-                tasks.start_soon(_keep_alive, runs)
-                yield _Session(workshop, self._tracker, tasks, runs)
-                for run in list(runs.values()):
-                    await run.wait_ended()
-                tasks.cancel_scope.cancel()
-        finally:
-            if self._scheduler is None:
-                with anyio.CancelScope(shield=True):
-                    await shared_scheduler.release()
+        async with _tasks() as tasks:
+            choice = await anyio.to_thread.run_sync(choose_backends, self._settings)
+            scheduler = self._scheduler or shared_scheduler.get()
+            workshop = self._workshop(scheduler, runs, choice)
+            tasks.start_soon(_keep_alive, runs)
+            yield _Session(workshop, self._tracker, tasks, runs)
+            for run in list(runs.values()):
+                await run.wait_ended()
+            tasks.cancel_scope.cancel()
 
     def _workshop(self, scheduler: GPUScheduler, runs: dict[str, Run], choice: Choice) -> Workshop:
         def ended(run: Run) -> None:
@@ -362,6 +358,16 @@ class Pipeline:
         if (record := await self._journal.get(task_id)) is not None:
             return record
         raise TaskNotFound(f"No task {task_id!r} is known here.")
+
+    def gpu_utilization(self) -> dict[str, JSON]:
+        """What the models' devices are doing, in short; `scheduler.stats()` says more.
+
+        Returns:
+            `yolo_slots_available` and `birefnet_slots_available`: how many more of each model
+            could run now; `gpu_utilization_percent`: of its time, the busiest accelerator's, or
+            the CPU's where there is none.
+        """
+        return utilization((self._scheduler or shared_scheduler.get()).stats())
 
     async def forget(self, task_id: str) -> None:
         """Delete an ended task's files, journal entry and events, and what is cached of its photo.

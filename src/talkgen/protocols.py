@@ -46,6 +46,7 @@ __all__ = [
     "ModelStats",
     "Operation",
     "Operations",
+    "Quantiles",
     "SchedulerStats",
     "Settlement",
     "Stage",
@@ -288,27 +289,63 @@ class Degradation:
         action: What was done.
         level: The level used from then on.
         device: The device used from then on.
+        reason: Why, for people.
     """
 
     action: Literal["evicted", "split", "level", "device"]
     level: int
     device: str
+    reason: str = ""
+
+
+@attrs.frozen
+class Quantiles:
+    """Of the latest few hundred times, in seconds; None before the first."""
+
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
 
 
 @attrs.frozen
 class DeviceStats:
-    """A device at one moment: bytes, and the fraction of its time in use so far."""
+    """A device at one moment.
+
+    Attributes:
+        name: Like `cpu` or `cuda:0`.
+        budget: Bytes that models may take; None where they are not counted.
+        reserved: Bytes that the loaded models may take at their peak.
+        used: Bytes in use by this process when last looked at; None where nobody can tell.
+        busy: Fraction of the time, 0..1, in which at least one batch ran, since it was known.
+        in_service: False for ever after it has failed.
+    """
 
     name: str
     budget: int | None
     reserved: int
+    used: int | None
     busy: float
     in_service: bool = True
 
 
 @attrs.frozen
 class ModelStats:
-    """A model at one moment; counters since the scheduler was made."""
+    """A model at one moment; counters since the scheduler was made.
+
+    Attributes:
+        key: The model's.
+        instances: Loaded or loading.
+        max_instances: How many there may be.
+        busy: Instances that run a batch.
+        waiting: Calls that wait.
+        served: Calls that got their result.
+        failed: Calls that got an error.
+        batches: Batches run.
+        loads: Instances loaded.
+        evictions: Instances unloaded to make room for other models.
+        waiting_time: From the call to the beginning of its batch.
+        running_time: Of a batch.
+    """
 
     key: str
     instances: int
@@ -317,7 +354,11 @@ class ModelStats:
     waiting: int
     served: int
     failed: int
+    batches: int
     loads: int
+    evictions: int
+    waiting_time: Quantiles = Quantiles()
+    running_time: Quantiles = Quantiles()
 
 
 @attrs.frozen
@@ -338,10 +379,20 @@ class GPUScheduler(Protocol):
         *,
         on_degraded: Callable[[Degradation], None] | None = None,
     ) -> T_Out:
-        """Run one item, waiting for a free instance first.
+        """Run one item, waiting for a free instance first. Cancelling it returns at once.
+
+        Args:
+            model: What to run.
+            item: What it runs on.
+            on_degraded: Told of every step down for this item, in the caller's event loop. What it
+                raises, the call raises.
 
         Raises:
             talkgen.errors.OutOfMemory: It fits nowhere, at no level.
+            talkgen.errors.Overloaded: The queue is full.
+            talkgen.errors.ModelUnavailable: It cannot be loaded, or has no device here.
+            talkgen.errors.RunCancelled: The scheduler was closed before the call's turn came.
+            RuntimeError: The scheduler is closed.
         """
         ...
 

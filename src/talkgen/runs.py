@@ -18,17 +18,19 @@ from talkgen.errors import Degraded, RunCancelled, TalkgenError
 from talkgen.media import Image, Speech, Text
 from talkgen.progress import FIRST, LAST, Span, spans
 from talkgen.protocols import TaskSpec
+from talkgen.scheduling.watched import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 
     from talkgen._types import JSON
     from talkgen.cache import ResultCache
-    from talkgen.defaults import Shortfall
+    from talkgen.choice import Shortfall
     from talkgen.progress import History, Subscription
     from talkgen.protocols import (
         Backends,
         Codec,
+        Degradation,
         GPUScheduler,
         Journal,
         Operations,
@@ -128,6 +130,22 @@ class Context:
         if self._strict:
             raise Degraded(message)
         self._degradations += 1
+        self._tell_degraded(message, metadata)
+
+    def stepped_down(self, step: Degradation) -> None:
+        """Tell what the scheduler gave up. Strict refuses what is less, not what is slower."""
+        if step.action in ("evicted", "split"):
+            logger.debug("task %s: %s: %s", self.task_id, step.reason, step.action)
+            return
+        facts = {"action": step.action, "level": step.level, "device": step.device}
+        if step.action == "device":
+            self._tell_degraded(f"{step.reason}: going on on {step.device}, more slowly.", facts)
+        else:
+            self.degraded(
+                f"{step.reason}: going on at a smaller size (level {step.level}).", **facts
+            )
+
+    def _tell_degraded(self, message: str, metadata: Mapping[str, JSON]) -> None:
         logger.warning("task %s: %s", self.task_id, message)
         progress = self._span.at(0.0)
         self._history.publish(events.Degraded, self._name, progress, message, metadata)
@@ -292,6 +310,7 @@ class Run:
             cache=workshop.cache,
             origin=draft.image.digest,
         )
+        context.scheduler = Watched(workshop.scheduler, context.stepped_down)
         self._tell_shortfalls(context)
         _check(workshop.stages, draft, context)
         await _keep_originals(draft, files)

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import constants
 
-from talkgen import DetectPersons, Pipeline, RemoveBackground, Settings, defaults
-from talkgen.defaults import choose_backends
+from talkgen import DetectPersons, Pipeline, RemoveBackground, Settings
+from talkgen import choice as choice_module
+from talkgen.choice import choose_backends
 from talkgen.errors import MissingDependency, ModelUnavailable
 from talkgen.events import Degraded, Error
 from talkgen.models import weights
@@ -23,7 +24,7 @@ PACKAGES = {"ultralytics", "torch", "transformers", "safetensors", "huggingface_
 def machine(monkeypatch, cache):
     """A machine on which nothing is installed or fetched; `install` and `put` change that."""
     installed = set()
-    monkeypatch.setattr(defaults, "find_spec", lambda name: name in installed or None)
+    monkeypatch.setattr(choice_module, "find_spec", lambda name: name in installed or None)
 
     def full(**options):
         return SimpleNamespace(**options)
@@ -139,7 +140,7 @@ def test_a_path_that_is_not_there_is_named(machine):
 
 
 def test_embedded_never_looks(machine, monkeypatch):
-    monkeypatch.setattr(defaults, "find_spec", lambda name: pytest.fail("looked"))
+    monkeypatch.setattr(choice_module, "find_spec", lambda name: pytest.fail("looked"))
     choice = choose_backends(Settings(detector="embedded", remover="embedded"))
     assert embedded(choice) == (True, True)
     assert choice.shortfalls == ()
@@ -182,7 +183,7 @@ async def test_stages_with_backends_of_their_own_fall_short_of_nothing(
 def test_choosing_loads_nothing_heavy():
     heavy = ("torch", "ultralytics", "transformers", "cv2")
     code = (
-        "import sys; from talkgen.defaults import choose_backends; from talkgen import Settings; "
+        "import sys; from talkgen.choice import choose_backends; from talkgen import Settings; "
         f"choose_backends(Settings()); print([m for m in {heavy!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

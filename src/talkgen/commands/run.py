@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
+from talkgen.choice import choose_backends
 from talkgen.commands import DEFERRED, DONE
-from talkgen.defaults import choose_backends
 from talkgen.display import progress
 from talkgen.generators.local import LocalGenerator
 from talkgen.pipeline import Pipeline

@@ -90,13 +90,14 @@ def _table() -> Iterator[Weights]:
         "6c25b0b63b1a433843f06d821a9ac1deb8d5805f74f0f38772c7308c5adc55a5",
         YOLOV8,
     )
-    # Of these two repositories no commit is known here; the digest pins the file all the same.
     yield _yolo(
         "yolo11n",
         "YOLO11",
         5_613_764,
         "0ebbc80d4a7680d14987a577cd21342b65ecfd94632bd9a8da63ae6417644ee1",
+        "8b8ac7d1fae7468f85dbf89670dd66f41f485aab",
     )
+    # Of this repository no commit is known here; the digest pins the file all the same.
     yield _yolo(
         "yolo26n",
         "YOLO26",

@@ -7,7 +7,6 @@ Nothing here reaches the network but `download`, which `python -m talkgen fetch`
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import TYPE_CHECKING
 
 import attrs
@@ -30,8 +29,6 @@ __all__ = [
     "sha256",
 ]
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
 
 @attrs.frozen
 class Weights:
@@ -42,7 +39,7 @@ class Weights:
         repository: `owner/name` on the hub.
         revision: A commit of the repository, or a branch where no commit is known.
         filename: The file in the repository.
-        sha256: Hexadecimal digest that its bytes must have; None where none was published.
+        sha256: Hexadecimal digest that its bytes must have.
         licence: SPDX identifier.
         companions: Small files of the repository that its loader reads beside it.
         size: Bytes, where known; for people.
@@ -52,15 +49,10 @@ class Weights:
     repository: str
     revision: str
     filename: str
-    sha256: str | None
+    sha256: str
     licence: str
     companions: tuple[str, ...] = ()
     size: int | None = None
-
-    @property
-    def runs_code(self) -> bool:
-        """Loading the file may run code that is in it: a pickle, not safetensors."""
-        return not self.filename.endswith(".safetensors")
 
 
 def cached(weights: Weights) -> Path | None:
@@ -89,7 +81,6 @@ def download(weights: Weights, *, progress: OnProgress | None = None) -> Path:
         return path
     if path is not None:
         _discard(path)
-    _refuse_unknown_code(weights)
     path = _fetch(weights, progress)
     if not _genuine(path, weights):
         _discard(path)
@@ -143,40 +134,22 @@ def _fetch(weights: Weights, progress: OnProgress | None) -> Path:
     return path
 
 
-def _refuse_unknown_code(weights: Weights) -> None:
-    if weights.sha256 is None and weights.runs_code:
-        raise ModelUnavailable(
-            f"{weights.name} is not downloaded: loading {weights.filename} can run code, "
-            "and no SHA-256 is pinned that would tell the true file.",
-            hint=f"Get it yourself from {weights.repository} and name its path.",
-        )
-
-
 # --- is it the true file? ----------------------------------------------------------------------
 
 
 def _genuine(path: Path, weights: Weights) -> bool:
-    """Its bytes are those pinned, or else those that the hub had named.
+    """Its bytes are those pinned.
 
     A file that was checked is not read again while its size, time and place stay.
     """
-    expected = weights.sha256 or _named(path)
-    if expected is None:
-        return True
-    note = _hub.notes_folder() / expected
+    note = _hub.notes_folder() / weights.sha256
     mark = _mark(path)
     if _read(note) == mark:
         return True
-    if sha256(path) != expected:
+    if sha256(path) != weights.sha256:
         return False
     _write(note, mark)
     return True
-
-
-def _named(path: Path) -> str | None:
-    """The digest by which the cache names a large file; None where it makes no links (Windows)."""
-    name = path.resolve().name
-    return name if _SHA256.fullmatch(name) else None
 
 
 def _mark(path: Path) -> str:

@@ -1,122 +1,305 @@
-"""The scheduler of this process."""
+"""The scheduler of this process: does what the core decides."""
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from functools import partial
+from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from talkgen.protocols import DeviceStats, ModelStats, SchedulerStats
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import attrs
+
+from talkgen._loops import call_soon
+from talkgen.protocols import Degradation
+from talkgen.scheduling.core import Core
+from talkgen.scheduling.devices import CpuDevice, accelerators
+from talkgen.scheduling.faults import Failure
+from talkgen.scheduling.records import CPU, DeviceRecord, Load, Run, Settle, Tell, Unload
+from talkgen.scheduling.stats import snapshot
 from talkgen.scheduling.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from talkgen.protocols import Degradation, LoadedModel, Model
+    from anyio.lowlevel import EventLoopToken
+
+    from talkgen.protocols import Model, SchedulerStats
+    from talkgen.scheduling.devices import Device
+    from talkgen.scheduling.faults import Outcome
+    from talkgen.scheduling.records import Action, Instance
 
 __all__ = ["LocalScheduler"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-CPU = "cpu"
+KEEP_WARM = 300.0
 
 
 class LocalScheduler:
-    """Runs one call at a time on the CPU and keeps every model loaded until it is closed.
+    """Runs models on the devices of this process, where there is room, and keeps them warm.
 
     It serves any number of event loops; each call's waiter may be cancelled at any moment.
     """
 
-    def __init__(self) -> None:
-        """Make a scheduler; its thread starts with the first call."""
+    def __init__(
+        self,
+        devices: Sequence[str | Device] | None = None,
+        *,
+        budgets: Mapping[str, int] | None = None,
+        cpu_slots: int | None = None,
+        instances: Mapping[str, int] | None = None,
+        max_waiting: int | None = None,
+        keep_warm: float = KEEP_WARM,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """Make a scheduler; nothing is loaded or looked at before the first call.
+
+        Args:
+            devices: Accelerators, by name (`cuda:0`, `mps`) or as `Device`; by default all that
+                there are. The CPU is always there; `["cpu"]` means no other.
+            budgets: Bytes that models may take, by the device's name; by default 90 % of what is
+                free, read again at each load. On the CPU nothing is counted without one.
+            cpu_slots: How many loads and batches at a time on the CPU; by default one per core.
+            instances: How many of a model may be loaded at a time, by the beginning of its key
+                (`{"birefnet": 2}`); by default what the model says.
+            max_waiting: How many calls may wait, before `Overloaded`; by default any number.
+            keep_warm: Seconds after its last use for which a model stays loaded.
+            clock: Seconds that never go back.
+        """
+        self._budgets = dict(budgets or {})
+        self._names = _names(devices)
+        cpu = CpuDevice(cpu_slots, self._budgets.get(CPU))
+        given = [device for device in devices or () if not isinstance(device, str)]
+        self._devices: dict[str, Device] = {device.name: device for device in (cpu, *given)}
+        self._clock = clock
+        self._core = Core(
+            map(self._record, self._devices.values()),
+            instances=instances,
+            max_waiting=max_waiting,
+            keep_warm=keep_warm,
+        )
         self._lock = threading.Lock()
-        self._worker: Worker | None = None
-        self._closed = False
-        self._loaded: dict[Model[Any, Any], LoadedModel[Any, Any]] = {}
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._looking = threading.Lock()
+        self._looked = self._names == ()
+        self._workers: dict[Instance, Worker] = {}
+        self._threads: list[Worker] = []
+        self._alarm: threading.Timer | None = None
+        self._due = float("inf")
+
+    # --- for everybody -------------------------------------------------------------------------
 
     async def run(
         self,
         model: Model[In, Out],
         item: In,
         *,
-        on_degraded: Callable[[Degradation], None] | None = None,  # noqa: ARG002 - the protocol's
+        on_degraded: Callable[[Degradation], None] | None = None,
     ) -> Out:
         """Run one item through a model, loading it first where needed.
 
+        Args:
+            model: What to run.
+            item: What it runs on.
+            on_degraded: Told of every step down for this item, in the caller's event loop. What it
+                raises, the call raises.
+
         Raises:
+            talkgen.errors.OutOfMemory: It fits nowhere, at no level.
+            talkgen.errors.Overloaded: `max_waiting` calls wait already.
+            talkgen.errors.ModelUnavailable: It cannot be loaded, or has no device here.
+            talkgen.errors.RunCancelled: The scheduler was closed before the call's turn came.
             RuntimeError: The scheduler is closed.
-            talkgen.errors.ModelUnavailable: The model cannot be loaded.
         """
-        worker = self._started()
-        self._count(model, waiting=+1)
+        if not self._looked and model.device != CPU:
+            await anyio.to_thread.run_sync(self._look_for_accelerators)
+        waiter = _Waiter()
+        with self._lock:
+            call, actions = self._core.submit(model, item, waiter, self._clock())
+            told = self._do(actions)
+        _wake(told)
         try:
-            return await worker.run(partial(self._call, model, item))
+            return cast("Out", await waiter.result(on_degraded))
         finally:
-            self._count(model, waiting=-1)
+            if not waiter.settled:
+                self._happened(self._core.cancel, call)
 
     def stats(self) -> SchedulerStats:
         """A snapshot; no I/O."""
         with self._lock:
-            counts = self._counts.copy()
-            loaded = {model.key for model in self._loaded}
-        device = DeviceStats(name=CPU, budget=None, reserved=0, busy=0.0)
-        keys = sorted({key for key, _ in counts})
-        return SchedulerStats(
-            devices=(device,),
-            models=tuple(
-                ModelStats(
-                    key=key,
-                    instances=int(key in loaded),
-                    max_instances=1,
-                    busy=counts[key, "busy"],
-                    waiting=counts[key, "waiting"],
-                    served=counts[key, "served"],
-                    failed=counts[key, "failed"],
-                    loads=counts[key, "loads"],
-                )
-                for key in keys
-            ),
-        )
+            return snapshot(self._core, self._clock())
 
     async def aclose(self) -> None:
-        """Refuse new calls, finish those under way, unload the models."""
+        """Refuse new calls, cancel those that wait, end those that run, unload the models."""
+        self._happened(self._core.close)
+        with anyio.CancelScope(shield=True):
+            while workers := self._alive():
+                await anyio.to_thread.run_sync(_join, workers)
         with self._lock:
-            self._closed, worker, self._worker = True, self._worker, None
-        if worker is not None:
-            await worker.aclose()
-        for model in list(self._loaded):
-            self._loaded.pop(model).close()
+            self._stop_alarm()
 
-    def _started(self) -> Worker:
+    # --- reports of the workers, from their threads --------------------------------------------
+
+    def loaded(self, instance: Instance) -> None:
+        """A worker's model is ready."""
+        self._measure(instance)
+        self._happened(self._core.loaded, instance)
+
+    def load_failed(self, instance: Instance, failure: Failure) -> None:
+        """A worker could not load its model."""
+        self._measure(instance)
+        self._happened(self._core.load_failed, instance, failure)
+
+    def finished(self, instance: Instance, outcomes: list[Outcome]) -> None:
+        """A worker has run its batch."""
+        self._happened(self._core.finished, instance, outcomes)
+
+    def unloaded(self, instance: Instance) -> None:
+        """A worker's model is gone."""
+        self._measure(instance)
+        self._happened(self._core.unloaded, instance)
+
+    def _measure(self, instance: Instance) -> None:
+        """Read what a device has and uses, for the statistics."""
+        device = self._devices[instance.device.name]
+        with suppress(Exception):  # one that has failed cannot be read, and is told of elsewhere
+            instance.device.budget, instance.device.used = device.budget(), device.used()
+
+    # --- between the core and the threads ------------------------------------------------------
+
+    def _happened(self, event: Callable[..., list[Action]], *facts: Any) -> None:
         with self._lock:
-            if self._closed:
-                raise RuntimeError("this scheduler is closed; make a new LocalScheduler()")
-            if self._worker is None:
-                self._worker = Worker("talkgen-models")
-            return self._worker
+            told = self._do(event(*facts, self._clock()))
+        _wake(told)
 
-    def _call(self, model: Model[In, Out], item: In) -> Out:
-        self._count(model, waiting=-1, busy=+1)
-        outcome = "failed"
-        try:
-            (result,) = self._instance(model).run([item])
-            outcome = "served"
-        finally:
-            self._count(model, waiting=+1, busy=-1, **{outcome: +1})
-        return result
+    def _do(self, actions: list[Action]) -> list[_Waiter]:
+        """Under the lock, so that nobody's actions overtake another's. Nothing here waits.
 
-    def _instance(self, model: Model[In, Out]) -> LoadedModel[In, Out]:
-        if model not in self._loaded:
-            instance = model.load(CPU)
+        Returns:
+            Who is to be woken when the lock is free again: waking gives the turn to the waiter's
+            thread, which may need the lock for its next call.
+        """
+        told: list[_Waiter] = []
+        for action in actions:
+            match action:
+                case Settle(call, news) | Tell(call, news):
+                    call.owner.news.append(news)
+                    told.append(call.owner)
+                case Run(instance, items, level):
+                    self._workers[instance].run(items, level)
+                case Unload(instance):
+                    self._workers.pop(instance).unload()
+                case Load(instance, reserved):
+                    self._start(instance, reserved)
+        self._set_alarm()
+        return told
+
+    def _start(self, instance: Instance, reserved: int) -> None:
+        device = self._devices[instance.device.name]
+        worker = Worker(instance, device, reserved, self)
+        self._workers[instance] = worker
+        self._threads = [*filter(Worker.is_alive, self._threads), worker]
+        worker.start()
+
+    def _alive(self) -> list[Worker]:
+        with self._lock:
+            return list(filter(Worker.is_alive, self._threads))
+
+    # --- devices -------------------------------------------------------------------------------
+
+    def _record(self, device: Device) -> DeviceRecord:
+        return DeviceRecord(device.name, device.slots, device.capacity, since=self._clock())
+
+    def _look_for_accelerators(self) -> None:
+        """Once; those who come meanwhile wait. In a thread: importing torch takes seconds."""
+        with self._looking:
+            if self._looked:
+                return
+            found = accelerators(self._names, self._budgets)
             with self._lock:
-                self._loaded[model] = instance
-            self._count(model, loads=+1)
-        return cast("LoadedModel[In, Out]", self._loaded[model])
+                self._devices |= {device.name: device for device in found}
+                self._core.devices += map(self._record, found)
+                self._looked = True
 
-    def _count(self, model: Model[Any, Any], **changes: int) -> None:
+    # --- time ----------------------------------------------------------------------------------
+
+    def _set_alarm(self) -> None:
+        """Have `tick` called when it is due: by a thread that is there only while it is needed."""
+        if self._alarm is not None and not self._core.retrying:
+            return  # what is used later is due later: an alarm that comes early sets the next one
+        due = self._core.next_tick()
+        if due is None or due >= self._due:
+            return
+        self._stop_alarm()
+        self._due = due
+        self._alarm = threading.Timer(max(due - self._clock(), 0.0), self._ring)
+        self._alarm.daemon = True
+        self._alarm.start()
+
+    def _stop_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm, self._due = None, float("inf")
+
+    def _ring(self) -> None:
         with self._lock:
-            for name, change in changes.items():
-                self._counts[model.key, name] += change
+            self._alarm, self._due = None, float("inf")
+        self._happened(self._core.tick)
+
+
+def _names(devices: Sequence[str | Device] | None) -> tuple[str, ...] | None:
+    """The accelerators to look for; None for all."""
+    if devices is None:
+        return None
+    return tuple(device for device in devices if isinstance(device, str) and device != CPU)
+
+
+def _wake(waiters: Iterable[_Waiter]) -> None:
+    for waiter in waiters:
+        waiter.wake()
+
+
+def _join(workers: list[Worker]) -> None:
+    for worker in workers:
+        worker.join()
+
+
+@attrs.define(eq=False)
+class _Waiter:
+    """A caller, in its event loop.
+
+    Attributes:
+        news: What it has not heard yet, in order; added to under the scheduler's lock.
+        settled: It has heard its outcome.
+    """
+
+    news: list[Degradation | Outcome] = attrs.field(factory=list)
+    settled: bool = False
+    _changed: anyio.Event = attrs.field(factory=anyio.Event)
+    _token: EventLoopToken = attrs.field(factory=anyio.lowlevel.current_token)
+
+    def wake(self) -> None:
+        """From any thread, without waiting."""
+        call_soon(self._token, self._wake)
+
+    def _wake(self) -> None:
+        self._changed.set()
+
+    async def result(self, on_degraded: Callable[[Degradation], None] | None) -> Any:
+        """Pass on what is told, until the outcome comes."""
+        while isinstance(news := await self._next(), Degradation):
+            if on_degraded is not None:
+                on_degraded(news)
+        self.settled = True
+        if isinstance(news, Failure):
+            raise news.error
+        return news.value
+
+    async def _next(self) -> Degradation | Outcome:
+        while not self.news:
+            await self._changed.wait()
+            self._changed = anyio.Event()
+        return self.news.pop(0)

@@ -1,88 +1,144 @@
-"""One plain thread for calls that must not block an event loop, nor meet each other."""
+"""The thread of one instance: it loads the model, runs its batches, and frees it."""
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
-import anyio
-import anyio.lowlevel
-import attrs
-
-from talkgen._loops import call_soon
+from talkgen.errors import OutOfMemory
+from talkgen.scheduling.devices import inference
+from talkgen.scheduling.faults import Done, Failure, Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
-    from anyio.lowlevel import EventLoopToken
+    from talkgen.protocols import LoadedModel, Model
+    from talkgen.scheduling.devices import Device
+    from talkgen.scheduling.faults import Outcome
+    from talkgen.scheduling.records import Instance
 
-__all__ = ["Worker"]
+__all__ = ["Reports", "Worker", "perform"]
 
-T = TypeVar("T")
+logger = logging.getLogger("talkgen.scheduling")
 
 
-@attrs.define(eq=False)
-class _Call(Generic[T]):
-    function: Callable[[], T]
-    token: EventLoopToken = attrs.field(factory=anyio.lowlevel.current_token)
-    done: anyio.Event = attrs.field(factory=anyio.Event)
-    wanted: bool = True
-    values: list[T] = attrs.field(factory=list)
-    error: BaseException | None = None
+class Reports(Protocol):
+    """Whom a worker tells, from its thread."""
 
-    def perform(self) -> None:
-        """In the worker's thread."""
-        if not self.wanted:
-            return
-        try:
-            self.values.append(self.function())
-        except BaseException as error:  # noqa: BLE001 - handed over to the waiter, whole
-            self.error = error
-        call_soon(self.token, self.done.set)
+    def loaded(self, instance: Instance) -> None:
+        """The model is ready."""
 
-    async def result(self) -> T:
-        """In the waiter's loop."""
-        try:
-            await self.done.wait()
-        finally:
-            self.wanted = False
-        if self.error is not None:
-            raise self.error
-        return self.values.pop()
+    def load_failed(self, instance: Instance, failure: Failure) -> None:
+        """It could not be loaded; nothing of it is left."""
+
+    def finished(self, instance: Instance, outcomes: list[Outcome]) -> None:
+        """A batch has ended."""
+
+    def unloaded(self, instance: Instance) -> None:
+        """The model's memory is free again."""
 
 
 class Worker:
-    """A thread that runs calls one at a time, first come first served, for any event loop.
+    """A plain thread that owns a loaded model, from its loading to its end."""
 
-    A waiter that is cancelled leaves at once: a call that has not begun is dropped, one that runs
-    ends in its own time and its result is dropped.
-    """
-
-    def __init__(self, name: str) -> None:
-        """Start the thread.
+    def __init__(self, instance: Instance, device: Device, reserved: int, reports: Reports) -> None:
+        """Make the thread.
 
         Args:
-            name: The thread's name, for debuggers.
+            instance: What to load.
+            device: Where.
+            reserved: Bytes that all models on the device have reserved, this one among them.
+            reports: Whom to tell.
         """
-        self._calls: queue.SimpleQueue[_Call[object] | None] = queue.SimpleQueue()
+        self._instance = instance
+        self._model: Model[Any, Any] = instance.record.model
+        self._device = device
+        self._reserved = reserved
+        self._reports = reports
+        self._batches: queue.SimpleQueue[tuple[Sequence[Any], int] | None] = queue.SimpleQueue()
         # A daemon, so that a program that forgets to close a pipeline still ends.
+        name = f"talkgen {self._model.key} on {device.name}"
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to load."""
         self._thread.start()
 
-    async def run(self, function: Callable[[], T]) -> T:
-        """Call a function in the thread, after the calls that came before it."""
-        call = _Call(function)
-        self._calls.put(call)  # type: ignore[arg-type]  # SimpleQueue is invariant
-        return await call.result()
+    def run(self, items: Sequence[Any], level: int) -> None:
+        """Run a batch; `finished` tells its outcomes."""
+        self._batches.put((items, level))
 
-    async def aclose(self) -> None:
-        """End the thread after the calls that were put before; waits for it."""
-        self._calls.put(None)
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._thread.join)
+    def unload(self) -> None:
+        """Free the model; `unloaded` tells when that is done."""
+        self._batches.put(None)
+
+    def is_alive(self) -> bool:
+        """The thread has not ended."""
+        return self._thread.is_alive()
+
+    def join(self) -> None:
+        """Wait for the thread's end."""
+        self._thread.join()
 
     def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call.perform()
-            del call  # the next get() must not keep a picture alive
+        try:
+            loaded = self._load()
+        except BaseException as error:  # noqa: BLE001 - handed over to the waiters, whole
+            failure = Failure.of(error)
+            self._free_cache()
+            self._reports.load_failed(self._instance, failure)
+            return
+        self._reports.loaded(self._instance)
+        with inference():
+            self._serve(loaded)
+        try:
+            loaded.close()
+        except Exception:
+            logger.exception("%s could not be closed", self._model.key)
+        del loaded
+        self._free_cache()
+        self._reports.unloaded(self._instance)
+
+    def _load(self) -> LoadedModel[Any, Any]:
+        budget = self._device.budget()
+        if budget is not None and self._reserved > budget:
+            raise OutOfMemory(
+                f"There is no room for {self._model.key} on {self._device.name} now.",
+                hint="Somebody else uses the device.",
+            )
+        return self._model.load(self._device.name)
+
+    def _serve(self, loaded: LoadedModel[Any, Any]) -> None:
+        while (batch := self._batches.get()) is not None:
+            items, level = batch
+            outcomes = perform(loaded, items, level)
+            if any(isinstance(o, Failure) and o.fault is Fault.MEMORY for o in outcomes):
+                self._free_cache()
+            # The next get() must not keep pictures alive.
+            del batch, items
+            self._reports.finished(self._instance, outcomes)
+            del outcomes
+
+    def _free_cache(self) -> None:
+        try:
+            self._device.free_cache()
+        except Exception:  # a device that has failed fails here, too
+            logger.debug("%s: its cache could not be freed", self._device.name, exc_info=True)
+
+
+def perform(loaded: LoadedModel[Any, Any], items: Sequence[Any], level: int) -> list[Outcome]:
+    """Run a batch; an error that is one item's own is found by running each alone."""
+    try:
+        results = loaded.run(items, level=level)
+    except BaseException as error:  # noqa: BLE001 - handed over to the waiters, whole
+        failure = Failure.of(error)
+    else:
+        if len(results) == len(items):
+            return [Done(result) for result in results]
+        message = f"the model gave {len(results)} results for {len(items)} items"
+        failure = Failure(RuntimeError(message), Fault.ITEM)
+    if failure.fault is not Fault.ITEM or len(items) == 1:
+        return [failure] * len(items)
+    return [outcome for item in items for outcome in perform(loaded, [item], level)]
