@@ -2,10 +2,11 @@
 
     python benchmarks/models_birefnet.py [--reference CHECKOUT] [--backbones lite large]
         [--sizes 512 1024] [--pairs 5] [--device cpu] [--precision fp32] [--compile]
+        [--threads 1]
 
 The weights are random: no figure depends on their values. CHECKOUT is one of ZhengPeng7/BiRefNet,
 which needs einops, kornia and timm beside torchvision. On a CPU two times are taken: the wall's,
-and the process's own, which other work on the machine disturbs less. Ratios are official over
+and the process's own, which with `--threads 1` other work on the machine disturbs less. Ratios are official over
 ours, the median and the range of the pairs.
 """
 
@@ -167,12 +168,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     return parser
 
 
 def main() -> None:
     """Measure, and print the table."""
     options = parser().parse_args()
+    torch.set_num_threads(options.threads)
     with torch.inference_mode():
         for row in rows(options):
             print(row, flush=True)

@@ -178,6 +178,7 @@ def official(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("backbone", [LITE, LARGE], ids=lambda backbone: backbone.name)
 @pytest.mark.parametrize("size", [(2, 256, 256), (1, 352, 480), (1, 64, 160)])
