@@ -135,7 +135,7 @@ def _yolo(settings: Settings) -> Detector:
 
 
 def _birefnet(settings: Settings) -> BackgroundRemover:
-    from talkgen.models.birefnet import BiRefNetRemover  # type: ignore[import-not-found]
+    from talkgen.models.birefnet import BiRefNetRemover
 
     remover: BackgroundRemover = BiRefNetRemover(
         variant=settings.birefnet_variant,

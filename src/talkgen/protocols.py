@@ -190,7 +190,12 @@ class Detector(Protocol):
 
 
 class BackgroundRemover(Protocol):
-    """Cuts a person out."""
+    """Cuts a person out.
+
+    A remover may also have `refined = True`: its alpha and its colours are final, and are not
+    smoothed any more. And `shortfall`, a sentence or None: what is less than was asked for on
+    this machine, which a run then tells with a `Degraded` event.
+    """
 
     async def remove(self, image: Image, *, scheduler: GPUScheduler) -> Image:
         """RGBA of the same size, alpha straight (not multiplied into the colours)."""

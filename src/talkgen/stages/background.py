@@ -33,7 +33,8 @@ class RemoveBackground:
     Attributes:
         remover: Makes the alpha; None takes the pipeline's.
         smoothing: Fit the alpha to the picture's edges, and clear the old background out of the
-            colours there; False leaves the network's own.
+            colours there; False leaves the network's own. A remover whose result is final
+            (`refined`) is left alone in any case.
     """
 
     name: ClassVar[str] = "background_removal"
@@ -56,11 +57,14 @@ class RemoveBackground:
 
         Raises:
             talkgen.errors.NoPersonDetected: The remover took everything for background.
+            talkgen.errors.Degraded: The remover has a shortfall, and the pipeline is strict.
         """
         remover = self.remover or context.backends.remover
+        if shortfall := getattr(remover, "shortfall", None):
+            context.degraded(shortfall)
         remove = partial(remover.remove, draft.portrait, scheduler=context.scheduler)
         cut = await recalled(context, remover, draft.portrait, remove, IMAGE)
-        if self.smoothing:
+        if self.smoothing and not getattr(remover, "refined", False):
             cut = await anyio.to_thread.run_sync(_smoothed, draft.portrait, cut)
         if cut.pixels[..., 3].max() <= OPAQUE // 2:
             raise NoPersonDetected("The portrait has nobody to cut out.")
