@@ -6,8 +6,8 @@
 
 The weights are random: no figure depends on their values. CHECKOUT is one of ZhengPeng7/BiRefNet,
 which needs einops, kornia and timm beside torchvision. On a CPU two times are taken: the wall's,
-and the process's own, which with `--threads 1` other work on the machine disturbs less. Ratios are official over
-ours, the median and the range of the pairs.
+and the process's own, which with `--threads 1` other work on the machine disturbs less. Ratios are
+official over ours, the median and the range of the pairs.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -172,9 +172,9 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print the table."""
-    options = parser().parse_args()
+    options = parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     with torch.inference_mode():
         for row in rows(options):

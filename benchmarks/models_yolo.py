@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -157,11 +157,11 @@ def _checkpoint_rows(
     yield Row(name, device, precision, batch / BATCH, f"{BATCH} singly", singles / batch, peak)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print the table."""
-    weights = Path(sys.argv[1])
+    given = [Path(name) for name in arguments or sys.argv[1:]]
     assets = Path(find_spec("ultralytics").origin).parent / "assets"
-    picture = Path(sys.argv[2]) if len(sys.argv) > 2 else assets / "zidane.jpg"
+    weights, picture = (*given, assets / "zidane.jpg")[:2]
     for row in rows(weights, picture):
         print(row, flush=True)
 

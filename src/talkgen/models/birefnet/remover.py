@@ -159,8 +159,7 @@ def _cut_out(image: Image, alpha: NDArray[np.float32], refine: bool) -> Image:
 
 def _known(weights: Path | Weights, backbone: Backbone) -> tuple[str, Backbone]:
     if isinstance(weights, Weights):
-        # Every one in the catalogue is pinned.
-        return weights.sha256 or weights.revision, backbone
+        return weights.sha256, backbone
     try:
         state = weights.stat()
         return _read(weights, state.st_mtime_ns, state.st_size)
