@@ -86,8 +86,9 @@ def _random(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 def official(checkout: Path, backbone: Backbone, weights: dict[str, Tensor]) -> nn.Module:
     """The official network with these weights."""
-    if str(checkout) not in sys.path:
-        sys.path.insert(0, str(checkout))
+    # Its `models` is a folder without an `__init__`, which the script of this name would hide.
+    here = str(Path(__file__).parent)
+    sys.path[:] = [str(checkout), *(path for path in sys.path if path != here)]
     module = import_module("models.birefnet")
     settings = import_module("config").Config()
     settings.bb = {"large": "swin_v1_l", "lite": "swin_v1_t"}[backbone.name]
