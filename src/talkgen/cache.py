@@ -10,17 +10,17 @@ A cache never fails a run: what cannot be read is made again, what cannot be kep
 from __future__ import annotations
 
 import hashlib
-import io
+import json
 import logging
 import re
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from talkgen.draft import Box, Person
+from talkgen.draft import Person
 from talkgen.errors import TalkgenError
 from talkgen.media import Image
 from talkgen.protocols import Codec
@@ -186,30 +186,11 @@ def _dump_image(image: Image) -> bytes:
 
 
 def _dump_persons(persons: tuple[Person, ...]) -> bytes:
-    import numpy as np
-
-    arrays: dict[str, Any] = {
-        "boxes": np.array([person.box for person in persons], np.int64).reshape(-1, 4),
-        "confidences": np.array([person.confidence for person in persons], np.float64),
-    }
-    for person in persons:
-        if person.landmarks is not None:
-            arrays[f"landmarks-{person.id}"] = person.landmarks
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    return file.getvalue()
+    return json.dumps([person.lossless() for person in persons]).encode()
 
 
 def _load_persons(data: bytes) -> tuple[Person, ...]:
-    import numpy as np
-
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return tuple(
-            Person(number, Box(*map(int, box)), float(sure), arrays.get(f"landmarks-{number}"))
-            for number, (box, sure) in enumerate(
-                zip(arrays["boxes"], arrays["confidences"], strict=True), start=1
-            )
-        )
+    return tuple(map(Person.restored, json.loads(data)))
 
 
 def _load_image(data: bytes) -> Image:

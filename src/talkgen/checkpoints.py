@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -30,7 +29,6 @@ __all__ = ["UPLOAD", "DraftFiles", "restored"]
 UPLOAD = "upload"  # the checkpoint before the first stage
 
 PICTURES = ("image", "portrait")
-LANDMARKS = "<f4"
 
 
 class DraftFiles:
@@ -174,7 +172,7 @@ def _facts(draft: Draft) -> dict[str, JSON]:
         "portrait_box": [int(edge) for edge in draft.portrait_box],
         "text": attrs.asdict(speech) if isinstance(speech, Text) else None,
         "sample_rate": speech.sample_rate if isinstance(speech, Speech) else None,
-        "persons": None if persons is None else [_written(person) for person in persons],
+        "persons": None if persons is None else [person.lossless() for person in persons],
         "person": _selection(draft.person, persons or ()),
         "video": video and {"duration": video.duration, "fps": video.fps, "size": video.size},
         "metadata": draft.metadata,
@@ -186,38 +184,17 @@ def _selection(person: Person | None, among: tuple[Person, ...]) -> JSON:
     for index, other in enumerate(among):
         if other is person:
             return index
-    return person and _written(person)
+    return person and person.lossless()
 
 
 def _selected(chosen: JSON, among: tuple[Person, ...] | None) -> Person | None:
     if isinstance(chosen, int):
         return among[chosen] if among else None
-    return _person(chosen) if chosen else None
-
-
-def _written(person: Person) -> dict[str, JSON]:
-    marks = person.landmarks
-    exact = None if marks is None else base64.b64encode(marks.astype(LANDMARKS).tobytes())
-    return {
-        "id": int(person.id),
-        "box": [int(edge) for edge in person.box],
-        "confidence": float(person.confidence),
-        "landmarks": None if exact is None else exact.decode(),
-    }
+    return Person.restored(chosen) if chosen else None
 
 
 def _persons(written: JSON) -> tuple[Person, ...] | None:
-    return None if written is None else tuple(map(_person, written))
-
-
-def _person(written: JSON) -> Person:
-    import numpy as np
-
-    marks = written["landmarks"]
-    if marks is not None:
-        marks = np.frombuffer(base64.b64decode(marks), LANDMARKS).reshape(-1, 2)
-        marks = marks.astype(np.float32)
-    return Person(written["id"], Box(*written["box"]), written["confidence"], marks)
+    return None if written is None else tuple(map(Person.restored, written))
 
 
 def _video(written: JSON) -> dict[str, Any]:

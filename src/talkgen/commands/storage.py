@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from talkgen.commands import DONE
+from talkgen.commands.folder import add_folder_options, print_json, settings_of
 from talkgen.defaults import default_storage
-from talkgen.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
@@ -36,14 +33,13 @@ def add(commands: Commands) -> None:
     cleanup = commands.add_parser("cleanup", help="delete files whose time is over")
     cleanup.set_defaults(command=_cleanup)
     for one in (stats, cleanup):
-        one.add_argument("--storage", type=Path, metavar="DIR", help="its folder (STORAGE_ROOT)")
-        one.add_argument("--json", action="store_true", help="print it as JSON")
+        add_folder_options(one)
 
 
 def _stats(options: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - all commands alike
     stats = anyio.run(_storage(options).stats)
     if options.json:
-        _print_json(stats.to_dict())
+        print_json(stats.to_dict())
     else:
         _show(stats)
     return DONE
@@ -52,22 +48,14 @@ def _stats(options: argparse.Namespace, console: Console) -> int:  # noqa: ARG00
 def _cleanup(options: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - all commands alike
     report = anyio.run(_storage(options).cleanup)
     if options.json:
-        _print_json(attrs.asdict(report))
+        print_json(attrs.asdict(report))
     else:
         sys.stdout.write(_sentence(report) + "\n")
     return DONE
 
 
 def _storage(options: argparse.Namespace) -> LocalStorage:
-    """The storage in the folder; it must be there, so that a slip makes no new one."""
-    given = {"STORAGE_ROOT": str(options.storage)} if options.storage else {}
-    settings = Settings.from_env({**os.environ, **given})
-    root = settings.storage_root
-    if root is None:
-        raise ValueError("no folder: give --storage DIR, or set STORAGE_ROOT")
-    if not (root / "videos").is_dir():
-        raise ValueError(f"{root} holds no storage: there is no folder {root / 'videos'}")
-    return default_storage(settings)
+    return default_storage(settings_of(options, holding="videos", what="storage"))
 
 
 def _show(stats: StorageStats) -> None:
@@ -95,7 +83,3 @@ def _sentence(report: CleanupReport) -> str:
         f"Deleted {report.files_deleted:,} files, freed {report.bytes_freed / MEBIBYTE:,.2f} MB; "
         f"{tasks:,} tasks have expired."
     )
-
-
-def _print_json(document: object) -> None:
-    sys.stdout.write(json.dumps(document) + "\n")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from talkgen.commands import DEFERRED, DONE, FAILED
+from talkgen.commands.folder import add_folder_options, print_json, settings_of
 from talkgen.commands.run import add_stage_options, stages_of
 from talkgen.defaults import default_journal, default_storage
 from talkgen.display import progress
 from talkgen.errors import TalkgenError
 from talkgen.pipeline import Pipeline
-from talkgen.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
@@ -29,6 +26,7 @@ if TYPE_CHECKING:
     from talkgen.commands import Commands
     from talkgen.protocols import TaskRecord
     from talkgen.runs import Run
+    from talkgen.settings import Settings
 
 __all__ = ["add"]
 
@@ -42,19 +40,11 @@ def add(commands: Commands) -> None:
     recover.add_argument("tasks", nargs="*", metavar="TASK", help="only these; by default all")
     add_stage_options(recover)
     for one in (tasks, recover):
-        one.add_argument("--storage", type=Path, metavar="DIR", help="its folder (STORAGE_ROOT)")
-        one.add_argument("--json", action="store_true", help="print it as JSON")
+        add_folder_options(one)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    """Those of the environment; the folder must be there, so that a slip makes no new one."""
-    given = {"STORAGE_ROOT": str(options.storage)} if options.storage else {}
-    settings = Settings.from_env({**os.environ, **given})
-    if settings.storage_root is None:
-        raise ValueError("no folder: give --storage DIR, or set STORAGE_ROOT")
-    if not (settings.storage_root / "journal.db").is_file():
-        raise ValueError(f"{settings.storage_root} holds no journal: nothing was ever run there")
-    return settings
+    return settings_of(options, holding="journal.db", what="journal")
 
 
 # --- tasks -------------------------------------------------------------------------------------
@@ -63,7 +53,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _tasks(options: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - all commands alike
     tasks = anyio.run(_known, _settings(options))
     if options.json:
-        _print_json([_facts(task) for task in tasks])
+        print_json([_facts(task) for task in tasks])
     else:
         _show(tasks)
     return DONE
@@ -116,7 +106,7 @@ async def _go_on(options: argparse.Namespace, settings: Settings, console: Conso
         "skipped": dict(recovery.skipped),
     }
     if options.json:
-        _print_json(report)
+        print_json(report)
     else:
         _tell(outcomes, recovery.discarded, recovery.skipped)
     return max((outcome.code for outcome in outcomes), default=DONE)
@@ -151,7 +141,3 @@ def _tell(outcomes: list[Outcome], discarded: tuple[str, ...], skipped: JSON) ->
     lines += [f"{task_id}: discarded" for task_id in discarded]
     lines += [f"{task_id}: left alone: {why}" for task_id, why in skipped.items()]
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines or ["Nothing to recover."]))
-
-
-def _print_json(document: JSON) -> None:
-    sys.stdout.write(json.dumps(document) + "\n")

@@ -1,0 +1,50 @@
+"""The folder that a command works on: `--storage DIR`, else STORAGE_ROOT."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from talkgen.settings import Settings
+
+if TYPE_CHECKING:
+    import argparse
+
+    from talkgen._types import JSON
+
+__all__ = ["add_folder_options", "print_json", "settings_of"]
+
+
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """Which folder, and in which form the answer is printed."""
+    parser.add_argument("--storage", type=Path, metavar="DIR", help="its folder (STORAGE_ROOT)")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def settings_of(options: argparse.Namespace, *, holding: str, what: str) -> Settings:
+    """Those of the environment; the folder must be there, so that a slip makes no new one.
+
+    Args:
+        options: The command's.
+        holding: What tells that the folder is the right one.
+        what: What it holds then, in a word.
+
+    Raises:
+        ValueError: There is no such folder.
+    """
+    given = {"STORAGE_ROOT": str(options.storage)} if options.storage else {}
+    settings = Settings.from_env({**os.environ, **given})
+    root = settings.storage_root
+    if root is None:
+        raise ValueError("no folder: give --storage DIR, or set STORAGE_ROOT")
+    if not (root / holding).exists():
+        raise ValueError(f"{root} holds no {what}: there is no {root / holding}")
+    return settings
+
+
+def print_json(document: JSON) -> None:
+    """On one line, to standard output."""
+    sys.stdout.write(json.dumps(document) + "\n")
