@@ -6,6 +6,7 @@ import hashlib
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from talkgen.requirements import explained
 
@@ -46,7 +47,7 @@ def built(
 
 def _save(torch_tensorrt: object, compiled: object, path: Path, example: Tensor) -> None:
     # Another process may be writing, or reading, the same one.
-    whole = path.with_name(f"{path.name}.{hash(id(compiled)) & 0xFFFF:x}.tmp")
+    whole = path.with_name(f"{path.name}.{uuid4()}.tmp")
     torch_tensorrt.save(compiled, str(whole), inputs=[example])  # type: ignore[attr-defined]
     whole.replace(path)
 
