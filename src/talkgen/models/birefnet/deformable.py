@@ -61,7 +61,7 @@ class DeformableConv2d(nn.Module):
             Shape (pixels, taps * channels); the pixels of all strips are batch * height * width.
         """
         offsets, modulation = self._looks(maps)
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_compiling():  # or exported
             yield _sampled(maps, offsets, modulation, self.kernel)
             return
         table = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).contiguous()

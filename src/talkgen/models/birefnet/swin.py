@@ -6,9 +6,8 @@ and on the device of what comes in.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import attrs
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
@@ -191,13 +190,14 @@ def relative_positions(window: int) -> Tensor:
     return rows * (2 * window - 1) + columns
 
 
-@attrs.frozen
-class Windows:
+class Windows(NamedTuple):
     """How the tokens of a map are dealt to windows, and back.
 
     In a shifted layout the map is rolled first, so that its last row and its last column of
     windows hold tokens from both ends, which must not see each other. These windows come last,
     in groups: each group has one mask, which is the same for every size of map.
+
+    A plain tuple, which `torch.compile` can look into.
 
     Attributes:
         order: The token at each place, shape (windows, places); one past the last where there is
@@ -216,6 +216,8 @@ class Windows:
     masks: list[Tensor | None]
 
 
+# Compilers take the layout for what it is, the same for every picture, instead of computing it.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def windows(height: int, width: int, side: int, shift: int, device: torch.device) -> Windows:
     """Lay windows of a side over a map of a size, which is filled up to whole ones at its end."""
     rows, columns = -(-height // side), -(-width // side)
