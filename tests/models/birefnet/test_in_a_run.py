@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from talkgen import DetectPersons, GenerateVideo, LocalScheduler, Pipeline, RemoveBackground, Speech
+from talkgen import (
+    DetectPersons,
+    GenerateVideo,
+    LocalScheduler,
+    Pipeline,
+    RemoveBackground,
+    Settings,
+    Speech,
+)
 from talkgen.errors import Degraded as Refused
 from talkgen.events import Complete, Degraded
 from talkgen.models.birefnet import BiRefNetRemover, engine
@@ -55,6 +63,29 @@ async def test_a_run_passes_through_it(certain_folder, portrait_path, speech):
     cut = result.draft.portrait
     assert cut.has_alpha
     assert cut.pixels[..., 3].mean() > 200
+    assert result.video.duration > 0.4
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+async def test_the_full_mode_takes_both_models_by_the_settings(
+    weights, certain_folder, portrait_path, speech
+):
+    settings = Settings(
+        yolo_weights=str(weights / "yolov8n.pt"),
+        birefnet_variant="lite",
+        birefnet_weights=certain_folder / "model.safetensors",
+        device="cpu",
+    )
+    scheduler = LocalScheduler()
+    async with Pipeline(settings=settings, scheduler=scheduler, strict=True) as pipeline:
+        result = await pipeline.run(portrait_path, speech)
+    used = {model.key.partition("@")[0] for model in scheduler.stats().models}
+    await scheduler.aclose()
+
+    assert {"yolov8n", "birefnet-lite"} <= used
+    assert result.draft.portrait.has_alpha
+    assert result.metadata["person_detection"]["total_persons"] == 1
     assert result.video.duration > 0.4
 
 
