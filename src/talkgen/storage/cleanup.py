@@ -31,7 +31,7 @@ __all__ = ["CleanUp", "Tally", "logged"]
 
 logger = logging.getLogger("talkgen.storage")
 
-BATCH = 50  # tasks
+BATCH = 100  # tasks
 AT_ONCE = 4  # of them: a disk deletes several files in little more than the time of one
 
 
