@@ -1,6 +1,7 @@
 """What `python -m talkgen` can do: a module for each command or pair of commands.
 
-Each has `add(commands)`, which describes its command lines and names the functions that do them.
+Each has `add(commands)`, which describes its command lines and names the functions that do them;
+`folder` has what those share that work on a storage's folder.
 """
 
 from __future__ import annotations
