@@ -30,7 +30,7 @@ from talkgen.storage.filesystem import FileSystem
 from talkgen.testing import FakePaidGenerator
 
 SYSTEM_CALLS = ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
-STATEMENTS = ("BEGIN", "INSERT", "DELETE", "COMMIT")
+STATEMENTS = ("BEGIN", "INSERT", "UPDATE", "DELETE", "COMMIT")
 
 
 class Points:

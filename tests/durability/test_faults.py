@@ -23,7 +23,7 @@ from talkgen.testing import FakePaidGenerator, PaidServer
 
 PICTURE = np.full((16, 16, 3), 7, np.uint8)
 SPEECH = Speech(np.full((1, 800), 0.25, np.float32), 16_000)
-STATEMENTS = ("BEGIN", "INSERT", "DELETE", "COMMIT")
+STATEMENTS = ("BEGIN", "INSERT", "UPDATE", "DELETE", "COMMIT")
 SQLITE = {errno.ENOSPC: sqlite3.SQLITE_FULL, errno.EIO: sqlite3.SQLITE_IOERR}
 
 

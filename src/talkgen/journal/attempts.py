@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from anyio import lowlevel
+
 from talkgen.errors import TaskBusy
 from talkgen.journal.transitions import (
     advanced,
@@ -26,11 +28,7 @@ __all__ = ["Attempt", "Keeper", "busy", "over"]
 class Keeper(Protocol):
     """The part of a journal that an attempt needs."""
 
-    async def get(self, task_id: str) -> TaskRecord | None:
-        """What is known of a task."""
-        ...
-
-    async def change(self, owner: Attempt, transition: Transition) -> TaskRecord:
+    async def change(self, owner: Attempt, transition: Transition) -> None:
         """Replace the owner's record, durably.
 
         Raises:
@@ -40,16 +38,23 @@ class Keeper(Protocol):
 
 
 class Attempt:
-    """One attempt of a task. It owns the task until it ends, or until nobody refers to it."""
+    """One attempt of a task. It owns the task until it ends, or until nobody refers to it.
 
-    def __init__(self, task: TaskRecord, keeper: Keeper) -> None:
+    Attributes:
+        current: What the journal holds of the task: only its owner changes that, so that the
+            owner need not read it.
+    """
+
+    def __init__(self, task: TaskRecord, current: TaskRecord, keeper: Keeper) -> None:
         """Made by a journal.
 
         Args:
             task: As the attempt found it, with this attempt's number.
+            current: As it is now.
             keeper: The journal.
         """
         self._task = task
+        self.current = current
         self._keeper = keeper
 
     @property
@@ -59,16 +64,14 @@ class Attempt:
 
     async def get(self, name: str) -> Operation | None:
         """An operation, as far as it is known."""
-        record = await self._keeper.get(self._task.spec.task_id)
-        return record.operations.get(name) if record else None
+        await lowlevel.checkpoint()
+        return self.current.operations.get(name)
 
     async def intend(self, name: str, **facts: JSON) -> Operation:
         """Journal an action before its request; gives back the existing one with its token."""
         token = new_token()
-        record = await self._keeper.change(
-            self, lambda old, now: intended(old, name, facts, token, now)
-        )
-        return record.operations[name]
+        await self._keeper.change(self, lambda old, now: intended(old, name, facts, token, now))
+        return self.current.operations[name]
 
     async def record(self, name: str, **facts: JSON) -> None:
         """Add facts, such as the remote id, as soon as they are known."""

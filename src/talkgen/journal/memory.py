@@ -90,7 +90,7 @@ class MemoryJournal:
             self._check_free(task_id)
             self._records.pop(task_id, None)
 
-    async def change(self, owner: Attempt, transition: Transition) -> TaskRecord:
+    async def change(self, owner: Attempt, transition: Transition) -> None:
         """Replace the owner's record; for `Attempt` alone.
 
         Raises:
@@ -100,11 +100,9 @@ class MemoryJournal:
         with self._lock:
             if self._owners.get(task_id) is not owner:
                 raise over(owner)
-            record = transition(self._records[task_id], self._clock())
-            self._records[task_id] = record
-            if record.state not in OWNED:
+            owner.current = self._records[task_id] = transition(owner.current, self._clock())
+            if owner.current.state not in OWNED:
                 del self._owners[task_id]
-            return record
 
     async def _fetch(self, states: frozenset[TaskState]) -> tuple[TaskRecord, ...]:
         with self._lock:
@@ -117,7 +115,7 @@ class MemoryJournal:
 
     def _taken(self, record: TaskRecord, found: TaskRecord | None) -> Attempt:
         task_id = record.spec.task_id
-        attempt = Attempt(attrs.evolve(record, state=(found or record).state), self)
+        attempt = Attempt(attrs.evolve(record, state=(found or record).state), record, self)
         self._records[task_id] = record
         if record.state in OWNED:
             self._owners[task_id] = attempt

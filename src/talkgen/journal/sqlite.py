@@ -36,12 +36,14 @@ __all__ = ["SQLiteJournal"]
 
 PATIENCE = 30.0  # seconds for which another process may keep the database locked
 
-SAVE = (
+CHANGED = ", ".join(f"{name} = :{name}" for name in (*COLUMNS[1:], "owner"))
+TAKE = (
     f"INSERT INTO tasks ({', '.join(COLUMNS)}, owner) "  # noqa: S608 - names of our own
     f"VALUES ({', '.join(f':{name}' for name in COLUMNS)}, :owner) "
-    "ON CONFLICT (task_id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS[1:], "owner"))
+    f"ON CONFLICT (task_id) DO UPDATE SET {CHANGED}"
 )
+# A transaction of its own: who is not the owner any more changes nothing.
+CHANGE = f"UPDATE tasks SET {CHANGED} WHERE task_id = :task_id AND owner = :me"  # noqa: S608
 
 
 class SQLiteJournal:
@@ -123,13 +125,13 @@ class SQLiteJournal:
         """
         await to_thread.run_sync(self._forget, task_id)
 
-    async def change(self, owner: Attempt, transition: Transition) -> TaskRecord:
+    async def change(self, owner: Attempt, transition: Transition) -> None:
         """Replace the owner's record; for `Attempt` alone.
 
         Raises:
             TaskBusy: The attempt is not the owner any more.
         """
-        return await to_thread.run_sync(self._change, owner, transition)
+        await to_thread.run_sync(self._change, owner, transition)
 
     async def aclose(self) -> None:
         """Release the file and the lock; the next call opens them again.
@@ -157,42 +159,41 @@ class SQLiteJournal:
 
     def _taken(self, opened: _Opened, record: TaskRecord, found: _Row | None) -> Attempt:
         state = found.record.state if found else record.state
-        attempt = Attempt(attrs.evolve(record, state=state), self)
+        attempt = Attempt(attrs.evolve(record, state=state), record, self)
         if record.state in OWNED:
-            opened.save(record)
-            opened.commit()
+            opened.take(record)
+            opened.connection.execute("COMMIT")
             opened.attempts[record.spec.task_id] = attempt
         return attempt
 
-    def _change(self, owner: Attempt, transition: Transition) -> TaskRecord:
+    def _change(self, owner: Attempt, transition: Transition) -> None:
         task_id = owner.task.spec.task_id
-        with self._writing() as opened:
-            found = opened.load(task_id)
-            if found is None or opened.attempts.get(task_id) is not owner:
+        with self._using() as opened:
+            if opened.attempts.get(task_id) is not owner:
                 raise over(owner)
-            record = transition(found.record, self._clock())
-            opened.save(record)
-            opened.commit()
+            record = transition(owner.current, self._clock())
+            if not opened.change(record):
+                raise over(owner)
+            owner.current = record
             if record.state not in OWNED:
                 del opened.attempts[task_id]
-            return record
 
     def _forget(self, task_id: str) -> None:
         with self._writing() as opened:
             if opened.owned(opened.load(task_id)):
                 raise busy(task_id)
             opened.connection.execute("DELETE FROM tasks WHERE task_id = ?", [task_id])
-            opened.commit()
+            opened.connection.execute("COMMIT")
 
     def _get(self, task_id: str) -> TaskRecord | None:
-        with self._reading() as opened:
+        with self._using() as opened:
             found = opened.load(task_id)
             return found.record if found else None
 
     def _fetch(self, states: tuple[TaskState, ...]) -> list[TaskRecord]:
         marks = ", ".join("?" * len(states))
         query = f"SELECT * FROM tasks WHERE state IN ({marks}) ORDER BY created, rowid"  # noqa: S608 - marks only
-        with self._reading() as opened:
+        with self._using() as opened:
             return [opened.read(row) for row in opened.connection.execute(query, states)]
 
     def _close(self) -> None:
@@ -200,7 +201,7 @@ class SQLiteJournal:
             _close_all(self._opened)
 
     @contextmanager
-    def _reading(self) -> Iterator[_Opened]:
+    def _using(self) -> Iterator[_Opened]:
         """The open file, for one thread at a time."""
         with self._lock, _explained(self._path):
             if not self._opened:
@@ -210,7 +211,7 @@ class SQLiteJournal:
     @contextmanager
     def _writing(self) -> Iterator[_Opened]:
         """A transaction that no other process's can come between; the block commits it."""
-        with self._reading() as opened:
+        with self._using() as opened:
             opened.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield opened
@@ -283,12 +284,15 @@ class _Opened:
         except (LookupError, ValueError, TypeError, AttributeError) as error:
             raise damaged(self.path, repr(error)) from error
 
-    def save(self, record: TaskRecord) -> None:
-        owner = self.owner.name if record.state in OWNED else None
-        self.connection.execute(SAVE, {**encode(record), "owner": owner})
+    def take(self, record: TaskRecord) -> None:
+        """Keep a record as this process's own."""
+        self.connection.execute(TAKE, {**encode(record), "owner": self.owner.name})
 
-    def commit(self) -> None:
-        self.connection.execute("COMMIT")
+    def change(self, record: TaskRecord) -> bool:
+        """Replace a record of this process's, at once; False if it is not its own any more."""
+        owner = self.owner.name if record.state in OWNED else None
+        values = {**encode(record), "owner": owner, "me": self.owner.name}
+        return self.connection.execute(CHANGE, values).rowcount == 1
 
     def owned(self, found: _Row | None) -> bool:
         """A living owner works on it."""
