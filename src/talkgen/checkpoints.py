@@ -14,13 +14,13 @@ from talkgen.media import Encoded, Image, Speech, Text, Video
 from talkgen.protocols import Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from talkgen._types import JSON
     from talkgen.media import FileRef, Tier
-    from talkgen.protocols import StagedFiles
+    from talkgen.protocols import NewFile, StagedFiles
 
     Read: TypeAlias = Callable[[FileRef], Awaitable[bytes]]
 
@@ -47,9 +47,14 @@ class DraftFiles:
 
     async def put(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
         """Keep a file; see `StagedFiles`."""
-        file = await self._files.put(tier, suffix, data)
-        self._fresh[f"{file.tier}/{file.name}"] = data, file
-        return file
+        return (await self.put_all((tier, suffix, data)))[0]
+
+    async def put_all(self, *files: NewFile) -> tuple[FileRef, ...]:
+        """Keep files; see `StagedFiles`."""
+        kept = await self._files.put_all(*files)
+        for (_, _, data), file in zip(files, kept, strict=True):
+            self._fresh[f"{file.tier}/{file.name}"] = data, file
+        return kept
 
     async def get(self, file: FileRef) -> bytes:
         """The bytes of a staged file; see `StagedFiles`."""
@@ -61,10 +66,10 @@ class DraftFiles:
 
     async def put_originals(self, draft: Draft) -> None:
         """Keep the files that the caller gave, for people and for a later attempt."""
-        for name, original in (("original", draft.image), ("audio", draft.speech)):
-            if isinstance(original, (Image, Speech)):
-                file = await anyio.to_thread.run_sync(original.original)
-                await self.put("uploads", f"{name}.{file.type}", file.data)
+        files = await anyio.to_thread.run_sync(_originals, draft)
+        await self.put_all(
+            *(("uploads", f"{name}.{file.type}", file.data) for name, file in files.items())
+        )
 
     async def checkpoint(self, number: int, draft: Draft, **ending: JSON) -> Checkpoint:
         """Keep a draft.
@@ -74,11 +79,9 @@ class DraftFiles:
             draft: What the stage gave.
             **ending: How the stage ended.
         """
-        files = {}
-        for field in (*PICTURES, "speech"):
-            value = getattr(draft, field)
-            if isinstance(value, (Image, Speech)):
-                files[field] = await self._kept(f"{number}-{field}", value)
+        media = _media(draft)
+        await self._keep({value: f"{number}-{field}" for field, value in reversed(media.items())})
+        files = {field: self._places[value] for field, value in media.items()}
         if draft.video is not None:
             files["video"] = draft.video.file
         own = {name: file for name, (_, file) in self._fresh.items()}
@@ -97,14 +100,19 @@ class DraftFiles:
                 self._places[value] = checkpoint.files[field]
         return draft
 
-    async def _kept(self, name: str, value: Image | Speech) -> FileRef:
-        if value not in self._places:
-            file = await anyio.to_thread.run_sync(_encoded, value)
-            same = (held for data, held in self._fresh.values() if data == file.data)
-            self._places[value] = next(same, None) or await self.put(
-                "temp", f"{name}.{file.type}", file.data
+    async def _keep(self, names: Mapping[Image | Speech, str]) -> None:
+        """Give each a place: a file that holds just this, or else one of this name."""
+        if new := names.keys() - self._places.keys():
+            files = await anyio.to_thread.run_sync(_lossless, new)
+            for value, file in files.items():
+                for data, held in self._fresh.values():
+                    if data == file.data:
+                        self._places[value] = held
+            rest = [value for value in files if value not in self._places]
+            kept = await self.put_all(
+                *(("temp", f"{names[one]}.{files[one].type}", files[one].data) for one in rest)
             )
-        return self._places[value]
+            self._places.update(zip(rest, kept, strict=True))
 
 
 async def restored(
@@ -159,8 +167,20 @@ def _image(file: Encoded) -> Image:
     return Image.open(file.data, max_pixels=1 << 62, max_bytes=len(file.data))
 
 
-def _encoded(value: Image | Speech) -> Encoded:
-    return value.original() if isinstance(value, Image) else value.lossless()
+def _media(draft: Draft) -> dict[str, Image | Speech]:
+    """The pictures and the sound of a draft, by field."""
+    fields = {field: getattr(draft, field) for field in (*PICTURES, "speech")}
+    return {field: one for field, one in fields.items() if isinstance(one, (Image, Speech))}
+
+
+def _originals(draft: Draft) -> dict[str, Encoded]:
+    """What the caller gave, by name."""
+    given = {"original": draft.image, "audio": draft.speech}
+    return {name: one.original() for name, one in given.items() if isinstance(one, (Image, Speech))}
+
+
+def _lossless(values: Iterable[Image | Speech]) -> dict[Image | Speech, Encoded]:
+    return {one: one.original() if isinstance(one, Image) else one.lossless() for one in values}
 
 
 # --- what is JSON ------------------------------------------------------------------------------

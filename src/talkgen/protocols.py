@@ -6,7 +6,7 @@ checks and a fake for each.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import attrs
 
@@ -496,6 +496,10 @@ class StorageStats:
         }
 
 
+NewFile: TypeAlias = "tuple[Tier, str, bytes | Path]"
+"""What `StagedFiles.put` takes: tier, suffix, and the bytes or a file in `scratch()`."""
+
+
 class StagedFiles(Protocol):
     """A run's own files: durable, private, replaceable until they are published."""
 
@@ -512,6 +516,17 @@ class StagedFiles(Protocol):
             talkgen.errors.InsufficientStorage: The disk is full.
             ValueError: The path is not in `scratch()`.
             RuntimeError: The transaction has ended.
+        """
+        ...
+
+    async def put_all(self, *files: NewFile) -> tuple[FileRef, ...]:
+        """Keep files as `put` does, for the price of one wait for the disk.
+
+        Args:
+            *files: What `put` takes, for each.
+
+        Raises:
+            talkgen.errors.TalkgenError, ValueError, RuntimeError: As `put`.
         """
         ...
 

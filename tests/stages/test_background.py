@@ -102,8 +102,8 @@ async def test_the_mask_is_the_final_alpha_in_eight_bits(framed, context):
 
     @attrs.frozen
     class Files:
-        async def put(self, tier, suffix, data):
-            kept[suffix] = data
+        async def put_all(self, *files):
+            kept.update({suffix: data for _, suffix, data in files})
 
     context.files = Files()
     cut = await RemoveBackground().run(framed, context)

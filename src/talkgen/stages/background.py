@@ -75,9 +75,10 @@ class RemoveBackground:
 
 async def _keep(cut: Image, context: StageContext) -> None:
     whole = await anyio.to_thread.run_sync(cut.encode, "png")
-    await context.files.put("processed", "transparent.png", whole)
     mask = await anyio.to_thread.run_sync(_mask, cut)
-    await context.files.put("processed", "mask.png", mask)
+    await context.files.put_all(
+        ("processed", "transparent.png", whole), ("processed", "mask.png", mask)
+    )
 
 
 def _mask(cut: Image) -> bytes:

@@ -54,10 +54,13 @@ class FileSystem:
         path.mkdir(mode=0o700 if private else 0o777, exist_ok=True)
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write a new file."""
+        """Write a new file; the disk begins with it, so that `sync_file` has less to wait for."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW | BINARY
         with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
             file.write(data)
+            file.flush()
+            if self.durable:
+                _begin_sync(file.fileno())
 
     def copy(self, source: Path, path: Path) -> None:
         """Copy a file's content to a new one."""
@@ -199,6 +202,13 @@ def _explained(error: OSError, action: str, path: Path, need: int) -> TalkgenErr
         return StorageError(f"Could not {action} {path}: {error}.")
     folder = next(folder for folder in (path, *path.parents) if folder.is_dir())
     return no_room(path, need, free_bytes(folder))
+
+
+def _begin_sync(descriptor: int) -> None:
+    """Have the disk write what a file holds, without waiting for it, where the system can."""
+    if hasattr(os, "posix_fadvise"):  # pragma: no branch - the tests run where it is
+        # Linux starts to write what is to be dropped, and drops only what is written already.
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from talkgen._types import JSON
     from talkgen.media import FileRef, Tier
-    from talkgen.protocols import CleanupReport, FileInfo, Manifest, StorageStats
+    from talkgen.protocols import CleanupReport, FileInfo, Manifest, NewFile, StorageStats
 
 __all__ = ["LocalStorage"]
 
@@ -300,8 +300,8 @@ class _Unfinished:
     clock: Callable[[], datetime]
     storage: LocalStorage
 
-    def put(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
-        return self.staging.put(tier, suffix, data)
+    def put(self, *new: NewFile) -> tuple[FileRef, ...]:
+        return self.staging.put(*new)
 
     def read(self, file: FileRef) -> bytes:
         return self.staging.read(file)

@@ -6,7 +6,7 @@ import tempfile
 import threading
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import chain
+from itertools import chain, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from talkgen._types import JSON
     from talkgen.media import FileRef, Tier
-    from talkgen.protocols import FileInfo, StorageStats
+    from talkgen.protocols import FileInfo, NewFile, StorageStats
 
 __all__ = ["MemoryStorage"]
 
@@ -202,7 +202,10 @@ class _Unfinished:
     tables: _Tables
     clock: Callable[[], datetime]
 
-    def put(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
+    def put(self, *new: NewFile) -> tuple[FileRef, ...]:
+        return tuple(starmap(self._put, new))
+
+    def _put(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
         check_tier(tier)
         name = file_name(self.task_id, suffix)
         content = _taken(data) if isinstance(data, Path) else bytes(data)

@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from hashlib import sha256
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from talkgen._types import JSON
     from talkgen.media import Tier
+    from talkgen.protocols import NewFile
     from talkgen.storage.bucket import Bucket
     from talkgen.storage.editions import Editions
 
@@ -77,10 +79,13 @@ class StagedObjects:
         self._files: dict[tuple[Tier, str], Staged] = {}
         self._take_up(edition.keys if edition else frozenset())
 
-    def put(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
-        """Keep a file, moving it if it is a path."""
+    def put(self, *new: NewFile) -> tuple[FileRef, ...]:
+        """Keep files, moving those that are paths."""
         if self._planned is not None:
             raise being_published(self._task_id)
+        return tuple(starmap(self._put, new))
+
+    def _put(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
         check_tier(tier)
         file = describe(self._task_id, tier, file_name(self._task_id, suffix), data)
         token = new_token()

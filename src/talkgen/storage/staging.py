@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,13 @@ from talkgen.storage.layout import SEPARATOR
 from talkgen.storage.names import check_file, check_tier, file_name, temporary_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator, Mapping
     from datetime import datetime
     from io import BufferedReader
 
     from talkgen._types import JSON
     from talkgen.media import Tier
+    from talkgen.protocols import NewFile
     from talkgen.storage.filesystem import FileSystem
     from talkgen.storage.layout import Layout
 
@@ -60,21 +62,17 @@ class Staging:
                 raise StorageError(f"{self.path} is a link.", hint="Remove it.")
             self.planned = self._read_plan()
 
-    def put(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
-        """Keep a file durably, in place of an earlier one of the same name."""
+    def put(self, *new: NewFile) -> tuple[FileRef, ...]:
+        """Keep files durably, in place of earlier ones of the same names."""
         if self.planned is not None:
             raise being_published(self.task_id)
-        check_tier(tier)
-        file = describe(self.task_id, tier, file_name(self.task_id, suffix), data)
-        file = attrs.evolve(file, url=self._layout.url(tier, file.name))
-        target = self._layout.staged(file)
-        with failures("write", target, file.size):
-            self._make()
+        named = [(self._named(*one), one[2]) for one in new]
+        with ExitStack() as parts:
+            written = [parts.enter_context(self._written(file, data)) for file, data in named]
             with self._lock:
-                self._deliver(data, target)
-                self._known[tier, file.name] = file
-            self._disk.sync_folder(self.path)
-        return file
+                self._deliver({part: self._layout.staged(file) for part, file in written})
+                self._known |= {(file.tier, file.name): file for _, file in written}
+        return tuple(file for _, file in written)
 
     def read(self, file: FileRef) -> bytes:
         """The bytes of a staged file, or of one that publishing has placed already."""
@@ -104,10 +102,8 @@ class Staging:
         manifest = Manifest(self.task_id, created, self.files(), result)
         data = manifests.encode(manifest)
         path = self._layout.plan(self.task_id)
-        with failures("write", path, len(data)):
-            self._make()
-            self._deliver(data, path)
-            self._disk.sync_folder(self.path)
+        with self._part(data, path, len(data)) as part:
+            self._deliver({part: path})
         self.planned = manifests.decode(self.task_id, data, self._layout.url)
         return self.planned
 
@@ -122,31 +118,47 @@ class Staging:
             self._disk.make_folder(self.path)
             self._disk.sync_folder(self._layout.staging)
 
-    def _deliver(self, data: bytes | Path, target: Path) -> None:
-        """Make a durable file appear at once in its place."""
-        if isinstance(data, Path) and self._moved(data, target):
-            return
+    def _named(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
+        """A file without its digest."""
+        check_tier(tier)
+        return FileRef(self.task_id, tier, file_name(self.task_id, suffix), _size(data), "")
+
+    @contextmanager
+    def _written(self, file: FileRef, data: bytes | Path) -> Iterator[tuple[Path, FileRef]]:
+        """A part that will become this file, and all that is known of it then."""
+        with self._part(data, self._layout.staged(file), file.size) as part:
+            # The digest is counted while the disk writes.
+            yield part, self._described(file, part if isinstance(data, Path) else data)
+
+    @contextmanager
+    def _part(self, data: bytes | Path, target: Path, need: int) -> Iterator[Path]:
+        """A file on its way to its place, gone again if the block fails."""
         part = self.path / temporary_name("part")
-        with removed_on_failure(self._disk, part):
+        with failures("write", target, need), removed_on_failure(self._disk, part):
+            self._make()
             if isinstance(data, Path):
-                self._disk.copy(data, part)
+                self._move(data, part)
             else:
                 self._disk.write(part, data)
-            self._disk.sync_file(part)
-            self._disk.replace(part, target)
-        if isinstance(data, Path):
-            self._disk.remove(data)
+            yield part
 
-    def _moved(self, source: Path, target: Path) -> bool:
-        """Move a file, unless somebody mounted another disk on the temporary tier."""
-        self._disk.sync_file(source)
+    def _move(self, source: Path, part: Path) -> None:
+        """Move a file, also when somebody mounted another disk on the temporary tier."""
         try:
-            self._disk.replace(source, target)
+            self._disk.replace(source, part)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            return False
-        return True
+            self._disk.copy(source, part)
+            self._disk.remove(source)
+
+    def _deliver(self, parts: Mapping[Path, Path]) -> None:
+        """Make durable files appear, each at once in its place."""
+        for part in parts:
+            self._disk.sync_file(part)
+        for part, target in parts.items():
+            self._disk.replace(part, target)
+        self._disk.sync_folder(self.path)
 
     def _names(self) -> list[str]:
         return names_in(self.path) if self.path.exists() else []
@@ -158,13 +170,11 @@ class Staging:
             check_file(file)
         except InvalidName:
             return None
-        return self._known.get((file.tier, name)) or self._described(file)
+        known = self._known.get((file.tier, name))
+        return known or self._described(file, self._layout.staged(file))
 
-    def _described(self, file: FileRef) -> FileRef:
-        """A file that an earlier process staged."""
-        path = self._layout.staged(file)
-        with failures("read", path):
-            found = describe(self.task_id, file.tier, file.name, path)
+    def _described(self, file: FileRef, data: bytes | Path) -> FileRef:
+        found = describe(self.task_id, file.tier, file.name, data)
         return attrs.evolve(found, url=self._layout.url(file.tier, file.name))
 
     def _read_plan(self) -> Manifest | None:
@@ -207,6 +217,13 @@ def being_published(task_id: str) -> StorageError:
 def not_staged(task_id: str, file: FileRef) -> FileMissing:
     """The error of a file that is not the transaction's."""
     return FileMissing(f"Task {task_id} has staged no {file.name} with this content.")
+
+
+def _size(data: bytes | Path) -> int:
+    if not isinstance(data, Path):
+        return len(data)
+    with failures("read", data), open_plain(data) as file:
+        return os.fstat(file.fileno()).st_size
 
 
 def _measured(file: BufferedReader) -> tuple[int, str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from talkgen._types import JSON
     from talkgen.media import FileRef, Tier
-    from talkgen.protocols import Manifest
+    from talkgen.protocols import Manifest, NewFile
     from talkgen.storage.scratch import Scratch
 
 __all__ = ["StorageTransaction", "Unfinished"]
@@ -22,8 +22,8 @@ __all__ = ["StorageTransaction", "Unfinished"]
 class Unfinished(Protocol):
     """What a storage does for one unfinished transaction; every call blocks."""
 
-    def put(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
-        """Keep a file, moving it if it is a path."""
+    def put(self, *new: NewFile) -> tuple[FileRef, ...]:
+        """Keep files, moving those that are paths."""
         ...
 
     def read(self, file: FileRef) -> bytes:
@@ -73,8 +73,19 @@ class StorageTransaction:
             ValueError: The path is not in `scratch()`.
             RuntimeError: The transaction has ended.
         """
+        return (await self.put_all((tier, suffix, data)))[0]
+
+    async def put_all(self, *files: NewFile) -> tuple[FileRef, ...]:
+        """Keep files as `put` does, waiting for the disk together.
+
+        Args:
+            *files: What `put` takes, for each.
+
+        Raises:
+            talkgen.errors.TalkgenError, ValueError, RuntimeError: As `put`.
+        """
         self._check_open()
-        return await to_thread.run_sync(self._put, tier, suffix, data)
+        return await to_thread.run_sync(self._put, *files) if files else ()
 
     async def get(self, file: FileRef) -> bytes:
         """The bytes of a file that this task staged, also once it is published.
@@ -137,7 +148,8 @@ class StorageTransaction:
         if self._ended:
             raise RuntimeError(f"this transaction was {self._ended}; open the task again")
 
-    def _put(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
-        if isinstance(data, Path):
-            self._scratch.check(data)
-        return self._unfinished.put(tier, suffix, data)
+    def _put(self, *files: NewFile) -> tuple[FileRef, ...]:
+        for _, _, data in files:
+            if isinstance(data, Path):
+                self._scratch.check(data)
+        return self._unfinished.put(*files)
