@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import re
-import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,7 +21,7 @@ import anyio.to_thread
 
 from talkgen.draft import Person
 from talkgen.errors import TalkgenError
-from talkgen.media import Image
+from talkgen.media import Encoded, Image
 from talkgen.protocols import Codec
 
 if TYPE_CHECKING:
@@ -182,7 +181,7 @@ def _entry(origin: str, key: str) -> str:
 
 
 def _dump_image(image: Image) -> bytes:
-    return image.encode("png")
+    return image.original().data
 
 
 def _dump_persons(persons: tuple[Person, ...]) -> bytes:
@@ -194,8 +193,7 @@ def _load_persons(data: bytes) -> tuple[Person, ...]:
 
 
 def _load_image(data: bytes) -> Image:
-    # The bounds are for strangers' pictures; this one was let in when it was opened.
-    return Image(Image.open(data, max_pixels=sys.maxsize, max_bytes=sys.maxsize).pixels)
+    return Image.restored(Encoded(data, "png"))
 
 
 IMAGE: Codec[Image] = Codec(_dump_image, _load_image)

@@ -12,6 +12,7 @@ import logging
 import operator
 import os
 import re
+import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -184,8 +185,21 @@ class Image:
         return _digest(f"{self.pixels.shape}", self.pixels)
 
     def original(self) -> Encoded:
-        """The very file that was opened; a PNG where there was none. Encoding blocks."""
-        return self._encoded or Encoded(self.encode("png"), "png")
+        """The very file that was opened; a PNG where there was none, encoded once. Blocks."""
+        file = self._encoded or Encoded(self.encode("png"), "png")
+        _with_original(self, file)
+        return file
+
+    @classmethod
+    def restored(cls, file: Encoded) -> Image:
+        """What `original` gave, to the last bit. Blocks.
+
+        Of any size: it was within the limits when it was opened first.
+
+        Args:
+            file: From `original`.
+        """
+        return cls.open(file.data, max_pixels=sys.maxsize, max_bytes=len(file.data))
 
     def encode(self, format: Literal["png", "jpeg"], *, quality: int = 90) -> bytes:  # noqa: A002 - the word for it
         """The pixels as a file. Blocks.

@@ -125,7 +125,7 @@ def paid(tmp_path_factory, portrait_path, harness):
 @pytest.mark.parametrize(
     ("name", "which", "how"),
     [
-        ("INSERT", 1, "before"),  # the inputs are staged, and not journaled
+        ("UPDATE", 0, "before"),  # the inputs are staged, and not journaled
         ("write", 2, "half"),  # an upload
         ("POST /jobs", 0, "before"),  # intended, not requested
         ("POST /jobs", 0, "after"),  # paid, the id not known

@@ -74,10 +74,10 @@ class RemoveBackground:
 
 
 async def _keep(cut: Image, context: StageContext) -> None:
-    whole = await anyio.to_thread.run_sync(cut.encode, "png")
+    whole = await anyio.to_thread.run_sync(cut.original)
     mask = await anyio.to_thread.run_sync(_mask, cut)
     await context.files.put_all(
-        ("processed", "transparent.png", whole), ("processed", "mask.png", mask)
+        ("processed", "transparent.png", whole.data), ("processed", "mask.png", mask)
     )
 
 

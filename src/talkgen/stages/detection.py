@@ -96,8 +96,8 @@ class DetectPersons:
         person = _selected(persons, self.select)
         box = await self._frame(draft.image, person, context.scheduler)
         portrait = draft.image.cropped(box)
-        file = await anyio.to_thread.run_sync(portrait.encode, "png")
-        await context.files.put("processed", "cropped.png", file)
+        file = await anyio.to_thread.run_sync(portrait.original)
+        await context.files.put("processed", "cropped.png", file.data)
         context.report(
             1.0,
             f"{_count(persons)} detected, person #{person.id} selected",
