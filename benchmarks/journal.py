@@ -2,9 +2,10 @@
 
     python benchmarks/journal.py [FOLDER]
 
-The calls that a run of the default stages makes, with files of their usual size that are encoded
-beforehand, beside plain writes of the same bytes with one fsync for each file. One process, in
-turns, medians.
+The calls that a run of the default stages makes, with files that are encoded beforehand: once of
+their usual size, once of hardly any, which leaves the waits. Beside them, in turns in one process,
+plain writes of the same bytes with one fsync for each file. `added` is what a run takes beyond
+those, turn by turn. Medians; the spread is that of the middle half.
 """
 
 import os
@@ -12,7 +13,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -26,21 +26,38 @@ from talkgen.draft import Box, Draft, TaskState
 from talkgen.protocols import TaskSpec
 
 DEMO = Path(__file__).parent.parent / "docs" / "assets" / "demo"
-TURNS = 60
-MEGABYTE = 1_000_000
+TURNS = 100
 
-image = Image.open(DEMO / "portrait.png")
-speech = Speech.open(DEMO / "speech.wav")
-box = Box(0, 0, 512, 512)
-crop = Image.open(image.resized(512, 512).encode("png"))
-cut = Image.open(Image(np.dstack([crop.pixels, crop.pixels[..., 0]])).encode("png"))
-mask = Image(np.repeat(crop.pixels[..., :1], 3, axis=2)).encode("png")
-video = os.urandom(MEGABYTE // 2)
 numbers = count()
 
 
+@attrs.frozen
+class Media:
+    """What a run has to keep, encoded."""
+
+    image: Image
+    speech: Speech
+    crop: Image
+    cut: Image
+    mask: bytes
+    video: bytes
+
+    def contents(self) -> tuple[bytes, ...]:
+        """The bytes of the six files."""
+        opened = (self.image, self.speech, self.crop, self.cut)
+        return (*(one.original().data for one in opened), self.mask, self.video)
+
+
+def media(photo: Image, speech: Speech, edge: int, video: int) -> Media:
+    """Portraits of `edge` pixels a side, and a video of so many bytes."""
+    crop = Image.open(photo.resized(edge, edge).encode("png"))
+    cut = Image.open(Image(np.dstack([crop.pixels, crop.pixels[..., 0]])).encode("png"))
+    mask = Image(np.repeat(crop.pixels[..., :1], 3, axis=2)).encode("png")
+    return Media(photo, speech, crop, cut, mask, os.urandom(video))
+
+
 async def durable_run(
-    storage: LocalStorage, journal: SQLiteJournal, parts: dict[str, float]
+    storage: LocalStorage, journal: SQLiteJournal, media: Media, parts: dict[str, float]
 ) -> None:
     """A run's calls, timed by part."""
     task_id = f"t{next(numbers)}"
@@ -57,24 +74,37 @@ async def durable_run(
     lap("journal")
     files = await storage.open(task_id)
     kept = DraftFiles(files)
-    draft = Draft(task_id=task_id, image=image, portrait=image, portrait_box=box, speech=speech)
+    box = Box(0, 0, media.image.width, media.image.height)
+    draft = Draft(
+        task_id=task_id,
+        image=media.image,
+        portrait=media.image,
+        portrait_box=box,
+        speech=media.speech,
+    )
     await kept.put_originals(draft)
+    checkpoint = await kept.checkpoint(0, draft)
     lap("staging")
-    stages = (("detection", crop, "cropped.png"), ("removal", cut, "transparent.png"))
-    await attempt.stage_done(UPLOAD, await kept.checkpoint(0, draft))
+    await attempt.stage_done(UPLOAD, checkpoint)
     lap("journal")
-    for number, (name, portrait, suffix) in enumerate(stages, start=1):
-        await kept.put("processed", suffix, portrait.original().data)
-        if portrait is cut:
-            await kept.put("processed", "mask.png", mask)
-        lap("staging")
+    cropped = ("processed", "cropped.png", media.crop.original().data)
+    transparent = ("processed", "transparent.png", media.cut.original().data)
+    stages = (
+        ("detection", media.crop, (cropped,)),
+        ("removal", media.cut, (transparent, ("processed", "mask.png", media.mask))),
+    )
+    for number, (name, portrait, made) in enumerate(stages, start=1):
+        await kept.put_all(*made)
         draft = attrs.evolve(draft, portrait=portrait)
-        await attempt.stage_done(name, await kept.checkpoint(number, draft))
+        checkpoint = await kept.checkpoint(number, draft)
+        lap("staging")
+        await attempt.stage_done(name, checkpoint)
         lap("journal")
-    file = await kept.put("videos", "final.mp4", video)
-    lap("staging")
+    file = await kept.put("videos", "final.mp4", media.video)
     draft = attrs.evolve(draft, video=Video(file, 1.0, 25.0, (512, 512)))
-    await attempt.stage_done("generation", await kept.checkpoint(3, draft))
+    checkpoint = await kept.checkpoint(3, draft)
+    lap("staging")
+    await attempt.stage_done("generation", checkpoint)
     await attempt.finish(TaskState.PUBLISHING, {"success": True})
     lap("journal")
     await files.publish({"success": True})
@@ -83,58 +113,61 @@ async def durable_run(
     lap("journal")
 
 
-def plain_run(folder: Path) -> None:
-    """The same files, and nothing that makes them one whole."""
-    contents = (
-        image.original().data,
-        speech.original().data,
-        crop.original().data,
-        cut.original().data,
-        mask,
-        video,
-    )
+def plain_run(folder: Path, contents: tuple[bytes, ...]) -> float:
+    """The same files, and nothing that makes them one whole; seconds."""
+    begin = time.perf_counter()
     for data in contents:
         with (folder / f"plain-{next(numbers)}").open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+    return time.perf_counter() - begin
 
 
-async def measure(folder: Path) -> None:
-    """Print the table."""
+async def measure(folder: Path, media: Media) -> None:
+    """Print a table."""
+    contents = media.contents()
     storage = LocalStorage(folder / "store", min_free_bytes=0)
     journal = SQLiteJournal(storage.root / "journal.db")
-    await durable_run(storage, journal, {})
+    await durable_run(storage, journal, media, {})
     turns: list[dict[str, float]] = []
     plain: list[float] = []
     for _ in range(TURNS):
         turns.append({})
-        await durable_run(storage, journal, turns[-1])
-        plain.append(seconds(lambda: plain_run(folder)))
+        await durable_run(storage, journal, media, turns[-1])
+        plain.append(plain_run(folder, contents))
     await journal.aclose()
-    whole = statistics.median(sum(parts.values()) for parts in turns)
-    bound = statistics.median(plain)
+    whole = [sum(parts.values()) for parts in turns]
+    print(f"  six files, {sum(map(len, contents)) / 1e6:.2f} MB, seven entries in the journal")
     for name in turns[0]:
-        part = statistics.median(parts[name] for parts in turns)
-        print(f"  {name:28} {part * 1000:6.2f} ms")
-    print(f"  {'in all':28} {whole * 1000:6.2f} ms   {whole / bound:4.1f} x plain files")
-    best = min(sum(parts.values()) for parts in turns)
-    print(f"  {'best':28} {best * 1000:6.2f} ms")
-    print(f"  {'plain files, an fsync each':28} {bound * 1000:6.2f} ms")
+        row(name, [parts[name] for parts in turns])
+    row("in all", whole)
+    row("plain files, an fsync each", plain)
+    row("added", [one - other for one, other in zip(whole, plain, strict=True)])
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long it takes."""
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+def row(name: str, seconds: list[float]) -> None:
+    """Print a line of the table."""
+    low, middle, high = (1000 * one for one in statistics.quantiles(seconds, n=4))
+    print(f"    {name:28} {middle:6.2f} ms   ({low:.2f}-{high:.2f})")
+
+
+async def compare(folder: Path) -> None:
+    """Measure with files as they are, and with small ones."""
+    photo, speech = Image.open(DEMO / "portrait.png"), Speech.open(DEMO / "speech.wav")
+    await measure(folder / "usual", media(photo, speech, 512, 500_000))
+    small = Image.open(photo.resized(16, 16).encode("png"))
+    short = Speech(speech.samples[:, :400], speech.sample_rate).original()
+    await measure(folder / "small", media(small, Speech.open(short.data), 16, 1000))
 
 
 def main() -> None:
     """Measure in a folder of its own."""
     parent = sys.argv[1] if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory(dir=parent) as folder:
-        anyio.run(measure, Path(folder))
+        for name in ("usual", "small"):
+            Path(folder, name).mkdir()
+        anyio.run(compare, Path(folder))
 
 
 if __name__ == "__main__":

@@ -522,6 +522,8 @@ class StagedFiles(Protocol):
     async def put_all(self, *files: NewFile) -> tuple[FileRef, ...]:
         """Keep files as `put` does, for the price of one wait for the disk.
 
+        If it fails, some of them may be kept.
+
         Args:
             *files: What `put` takes, for each.
 

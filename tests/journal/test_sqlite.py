@@ -94,6 +94,18 @@ async def test_two_processes_never_own_one_task(anyio_backend, path):
     assert await mine.claim("task-1") is None
 
 
+async def test_who_lost_the_task_in_the_file_changes_nothing(anyio_backend, journal, path):
+    """The last word on who owns a task has the file, in the same transaction as the change."""
+    attempt = await journal.begin(SPEC)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE tasks SET owner = 'journal-owner-another.lock'")
+    before = await journal.get("task-1")
+    with pytest.raises(TaskBusy, match="Attempt 1 at task task-1 has ended"):
+        await attempt.intend("talk")
+    assert await journal.get("task-1") == before
+    assert await attempt.get("talk") is None
+
+
 async def test_an_attempt_that_nobody_refers_to_is_over(anyio_backend, journal):
     attempt = await journal.begin(SPEC)
     del attempt

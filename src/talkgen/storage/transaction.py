@@ -76,7 +76,9 @@ class StorageTransaction:
         return (await self.put_all((tier, suffix, data)))[0]
 
     async def put_all(self, *files: NewFile) -> tuple[FileRef, ...]:
-        """Keep files as `put` does, waiting for the disk together.
+        """Keep files as `put` does, for the price of one wait for the disk.
+
+        If it fails, some of them may be kept.
 
         Args:
             *files: What `put` takes, for each.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from talkgen.media import FileRef
-    from talkgen.protocols import FileInfo, Storage, Transaction
+    from talkgen.protocols import FileInfo, NewFile, Storage, Transaction
 
 __all__ = ["check_storage"]
 
@@ -66,6 +66,18 @@ async def _putting_again_replaces(storage: Storage) -> None:
     await expect_raises(FileMissing, transaction.get, old)
     manifest = await transaction.publish()
     assert [file.name for file in manifest.files] == [new.name], "the replaced file is published"
+
+
+async def _several_are_put_together(storage: Storage) -> None:
+    transaction = await storage.open(TASK)
+    assert await transaction.put_all() == (), "nothing was put, and something is there"
+    assert await storage.staged() == (), "putting nothing has staged something"
+    new: list[NewFile] = [("videos", "final.mp4", b"video"), ("processed", "mask.png", b"mask")]
+    files = await transaction.put_all(*new)
+    assert [file.tier for file in files] == ["videos", "processed"], "they are in another order"
+    assert [await transaction.get(file) for file in files] == [b"video", b"mask"]
+    manifest = await transaction.publish()
+    assert set(manifest.files) == set(files), "other files are published than were put"
 
 
 async def _scratch_files_are_moved(storage: Storage) -> None:
@@ -307,6 +319,7 @@ async def _published_files_outlive_aclose(storage: Storage) -> None:
 CHECKS = (
     _staged_files_are_private,
     _putting_again_replaces,
+    _several_are_put_together,
     _scratch_files_are_moved,
     _scratch_goes_under_cancellation,
     _publishing_shows_everything,
