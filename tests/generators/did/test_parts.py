@@ -290,6 +290,20 @@ def test_m4a_of_any_rate(rate):
     assert np.sqrt(np.mean(made.samples**2)) == pytest.approx(0.5 / np.sqrt(2), abs=0.01)
 
 
+@pytest.mark.parametrize("rate", [16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 15.0])
+def test_m4a_is_not_louder_later_or_longer(rate, seconds):
+    """An abrupt beginning stays where and as it is, and no credit is paid for filled-up frames."""
+    samples = 0.45 * np.sin(np.arange(round(seconds * rate)) * 2000 / rate) + 0.45
+    made = Speech.open(codecs.encode_m4a(samples.astype(np.float32)[None], rate))
+    assert np.abs(made.samples).max() < 0.93
+    assert seconds - 1024 / made.sample_rate < made.duration
+    assert made.duration <= max(seconds, 1024 / made.sample_rate)
+    if seconds >= 1:
+        onset = np.argmax(np.abs(made.samples[0]) > 0.2) / made.sample_rate
+        assert onset == pytest.approx(0, abs=0.001)
+
+
 @pytest.mark.parametrize("format_", ["wav", "mp3", "m4a", "flac", "ogg"])
 def test_an_original_that_fits_is_passed_through(format_):
     file = io.BytesIO()
