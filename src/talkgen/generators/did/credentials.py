@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 
 from talkgen._types import Secret
@@ -10,7 +11,7 @@ __all__ = ["authorization", "hidden"]
 
 # What may stand in a header, and is no text that was pasted along with the key.
 KEY = re.compile(r"(?:(?:Basic|Bearer) )?[!-~]+")
-SCHEMES = ("Basic", "Bearer")
+SCHEMES = ("Basic ", "Bearer ")
 HIDDEN = "***"
 SHORTEST = 8  # what is shorter is no secret, and may be a part of any word
 
@@ -37,7 +38,16 @@ def authorization(api_key: str) -> Secret:
 def hidden(text: str, header: str) -> str:
     """A text without the key: the gateway repeats headers that it does not understand."""
     value = header.partition(" ")[2]
-    for secret in (header, value, value.partition(":")[2]):
+    plain = _decoded(value)
+    for secret in (header, value, plain, value.partition(":")[2], plain.partition(":")[2]):
         if len(secret) >= SHORTEST:
             text = text.replace(secret, HIDDEN)
     return text
+
+
+def _decoded(value: str) -> str:
+    """The key in its other form, where it was given in base64."""
+    try:
+        return base64.b64decode(value, validate=True).decode()
+    except ValueError:
+        return ""

@@ -40,7 +40,7 @@ class Wanted:
 
     def is_it(self, talk: Talk) -> bool | None:
         """Whether a talk is the one; None where what is shown of it does not tell."""
-        if talk.user_data is not None:
+        if talk.user_data:
             return talk.user_data == self.user_data
         shown = unquote(talk.source_url or "")
         return any(_object_name(url) in shown for url in self.source_urls) or None
@@ -59,7 +59,8 @@ async def find_talk(client: DIdClient, wanted: Wanted) -> Talk | None:
     """Look for a talk, again and again over the settle window.
 
     Every look reads the whole list, in which D-ID promises neither an order nor `user_data`:
-    what does not tell by itself, and was made since then, is looked at one by one, once.
+    what does not tell by itself, and was made since then, is looked at one by one, until that
+    tells.
 
     Args:
         client: Asks.
@@ -96,16 +97,17 @@ async def _matching(client: DIdClient, wanted: Wanted, others: set[str]) -> list
             is_it = await _asked(client, wanted, talk)
         if is_it:
             found.append(talk)
-        else:
+        elif is_it is False or not wanted.may_be(talk):
             others.add(talk.id)
     return found
 
 
 async def _asked(client: DIdClient, wanted: Wanted, talk: Talk) -> bool | None:
+    """Whether a talk that is looked at is it; None where the list is ahead of the look."""
     try:
-        return wanted.is_it(await client.get_talk(talk.id))
+        return wanted.is_it(await client.get_talk(talk.id)) or False
     except ResultExpired:
-        return False
+        return None
 
 
 async def _all_talks(client: DIdClient) -> list[Talk]:
