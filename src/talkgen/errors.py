@@ -375,10 +375,7 @@ class TalkRejected(DIdError):
 class ResultExpired(DIdError):
     """D-ID does not have the talk or its video any more."""
 
-    default_hint = (
-        "The same task only looks for it again. Another task_id, or the same after forget(), "
-        "makes and pays for a new talk."
-    )
+    default_hint = "Run the task again: that makes, and pays for, a new talk."
 
 
 class OutcomeUnknown(DIdError):
@@ -390,10 +387,7 @@ class OutcomeUnknown(DIdError):
         token: What the talk carries in its `user_data`, if it exists.
     """
 
-    default_hint = (
-        "Look in D-ID's studio for a talk with this token. The same task only looks for it again; "
-        "another task_id, or the same after forget(), asks, and may pay, anew."
-    )
+    default_hint = "Look in D-ID's studio for a talk with this token before running the task again."
     token: str | None = None
 
 
