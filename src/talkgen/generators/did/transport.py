@@ -233,7 +233,14 @@ def _read_whole(doing: str) -> Iterator[None]:
 
 
 def _unavailable(doing: str, error: Exception, *, sent: bool) -> ServiceUnavailable:
-    what = f"{type(error).__name__}: {error}".rstrip(": ")
+    what = f"{type(error).__name__}: {_reason(error)}".rstrip(": ")
     unavailable = ServiceUnavailable(f"D-ID could not be asked to {doing}: {what}.")
     unavailable.sent = sent
     return unavailable
+
+
+def _reason(error: BaseException | None) -> str:
+    """What it says, or what it came from: on trio, httpx's own errors say nothing."""
+    while error is not None and not str(error):
+        error = error.__cause__ or error.__context__
+    return str(error or "")
