@@ -251,11 +251,10 @@ async def test_an_error_of_the_socket_is_no_end_of_the_waiting(anyio_backend, se
                 raise ssl.SSLError("bad record mac")
             return await super().handle_async_request(request)
 
-    async with httpx.AsyncClient(transport=Torn()) as http:
-        async with client_of(service, http=http) as client:
-            talk = await made(client)
-            looks = []
-            assert (await client.wait_talk(talk.id, on_look=looks.append)).status == "done"
+    async with httpx.AsyncClient(transport=Torn()) as http, client_of(service, http=http) as client:
+        talk = await made(client)
+        looks = []
+        assert (await client.wait_talk(talk.id, on_look=looks.append)).status == "done"
     assert [type(look) for look in looks[:2]] == [ServiceUnavailable] * 2
 
 

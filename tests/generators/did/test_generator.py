@@ -4,9 +4,7 @@ import copy
 import io
 import logging
 import pickle
-import re
 from itertools import pairwise
-from pathlib import Path
 
 import anyio
 import attrs
@@ -475,23 +473,3 @@ async def test_cancelled_after_any_request_the_next_attempt_ends_it(anyio_backen
     assert last.event_type == "complete" or last.recoverable >= paid
     assert (await bench.run()).success
     assert len(bench.service.ledger.talks) == 1
-
-
-def test_the_first_video_of_the_page_works(
-    service, portrait_path, speech_path, monkeypatch, tmp_path
-):
-    page = Path(__file__).parents[3] / "docs" / "d-id.md"
-    code = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)[0]
-    for old, new in (
-        ('"user:password"', f"{service.api_key!r}, base_url={service.base_url!r}, clock=CLOCK"),
-        ('"videos"', '"videos", min_free_bytes=0'),
-        ('"me.jpg"', repr(str(portrait_path))),
-        ('"hello.wav"', repr(str(speech_path))),
-    ):
-        assert old in code
-        code = code.replace(old, new)
-    monkeypatch.chdir(tmp_path)
-    exec(code, {"CLOCK": CLOCK})
-    assert (tmp_path / "hello.mp4").stat().st_size > 0
-    assert service.ledger.charged == 1
-    assert len(code.splitlines()) <= 10

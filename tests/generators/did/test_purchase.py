@@ -184,9 +184,7 @@ async def test_a_lost_talk_is_found_however_little_the_list_shows(anyio_backend,
     assert len({each.metadata["d_id"]["talk_id"] for each in others}) == 3
 
 
-async def test_a_talk_that_is_listed_before_it_can_be_looked_at_is_waited_for(
-    anyio_backend, bench
-):
+async def test_a_talk_that_is_listed_before_it_can_be_looked_at_is_waited_for(anyio_backend, bench):
     bench.service.behaviour.list_user_data = bench.service.behaviour.list_source_url = False
     bench.service.fail(POST, LOST)
     gone = Fault(status=404, body={"kind": "NotFoundError", "description": "talk not found"})

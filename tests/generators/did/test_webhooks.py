@@ -6,10 +6,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import anyio
+import attrs
 import httpx
 import pytest
 
-from talkgen.errors import ServiceUnavailable
+from talkgen.draft import TaskState
 from talkgen.generators.did import Polling
 from talkgen.testing import FakeDId
 from talkgen.testing.fake_did import Fault
@@ -112,7 +113,9 @@ async def test_forged_it_only_makes_it_look(anyio_backend, bench, host, waiting)
                 if bench.service.ledger.talks:
                     number = bench.service.ledger.talks[0]
                     link = "http://127.0.0.1:9/evil.mp4"
-                    assert bench.service.forge_webhook(number, status="done", result_url=link) == 204
+                    assert (
+                        bench.service.forge_webhook(number, status="done", result_url=link) == 204
+                    )
                 await anyio.sleep(0.005)
         assert not run.done
         bench.service.advance(1e5)
@@ -129,17 +132,17 @@ async def test_nonsense_wakes_nobody(anyio_backend, bench, host):
     assert not any(host.woken)
 
 
-async def test_a_deadline_without_a_word_defers(anyio_backend, bench, service, client_of, host):
-    service.behaviour.webhooks = "none"
-    polling = Polling(first=1e6, webhook=1e6)
-    async with client_of(service, polling=polling) as client:
-        service.behaviour.finish_after = 1e6
-        with httpx.Client(
-            base_url=service.base_url, headers={"Authorization": f"Basic {service.api_key}"}
-        ) as http:
-            number = http.post("/talks", json=body(http, webhook=host.url)).json()["id"]
-        with pytest.raises(ServiceUnavailable, match="not done"):
-            await client.wait_talk(number, webhook=True, timeout=20)
+async def test_without_a_word_the_deadline_looks_and_then_defers(
+    anyio_backend, bench, host, waiting
+):
+    bench.service.behaviour.webhooks = "none"
+    waiting = attrs.evolve(waiting, timeout=30.0)
+    assert (await bench.run(waiting)).success
+    bench.service.behaviour.finish_after = 1e6
+    assert (await bench.run(waiting, task_id="slow")).status is TaskState.DEFERRED
+    bench.service.advance(1e6)
+    assert (await bench.run(waiting, task_id="slow")).success
+    assert len(bench.service.ledger.talks) == 2
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import re
 
 from talkgen._types import Secret
 
-__all__ = ["authorization", "hidden"]
+__all__ = ["authorization", "form_of", "hidden"]
 
 # What may stand in a header, and is no text that was pasted along with the key.
 KEY = re.compile(r"(?:(?:Basic|Bearer) )?[!-~]+")
@@ -33,6 +33,24 @@ def authorization(api_key: str) -> Secret:
             "'Basic ' or 'Bearer '; the one given has other characters in it, or is empty."
         )
     return Secret(key if key.startswith(SCHEMES) else f"Basic {key}")
+
+
+def form_of(api_key: str) -> str:
+    """Which of the forms a key has, in words that do not repeat it.
+
+    Raises:
+        ValueError: It is none of them, or only a part of a key.
+    """
+    scheme, _, value = authorization(api_key).partition(" ")
+    if str.__str__(api_key).strip().startswith(SCHEMES):
+        return f"the form '{scheme} ...'"
+    if ":" in value:
+        return "the form 'user:password'"
+    if ":" in _decoded(value):
+        return "base64"
+    raise ValueError(
+        "The D-ID API key has no ':', and is not the base64 of one that has; it may be half of it."
+    )
 
 
 def hidden(text: str, header: str) -> str:
