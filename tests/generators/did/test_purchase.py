@@ -184,6 +184,16 @@ async def test_a_lost_talk_is_found_however_little_the_list_shows(anyio_backend,
     assert len({each.metadata["d_id"]["talk_id"] for each in others}) == 3
 
 
+async def test_a_look_that_takes_long_does_not_use_the_window_up(anyio_backend, bench):
+    """What it shows is older than its arrival."""
+    bench.service.behaviour.list_delay = 15.0
+    bench.service.fail(POST, LOST)
+    bench.service.fail(LIST, Fault(delay=40.0))
+    assert (await bench.run()).success
+    assert len(bench.service.ledger.talks) == bench.service.ledger.requests[POST] == 1
+    assert bench.service.ledger.requests[LIST] == 2
+
+
 async def test_a_talk_that_is_listed_before_it_can_be_looked_at_is_waited_for(anyio_backend, bench):
     bench.service.behaviour.list_user_data = bench.service.behaviour.list_source_url = False
     bench.service.fail(POST, LOST)

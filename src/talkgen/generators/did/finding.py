@@ -72,18 +72,27 @@ async def find_talk(client: DIdClient, wanted: Wanted) -> Talk | None:
     Raises:
         talkgen.errors.DIdError: The list could not be read, so nothing is known.
     """
-    others: set[str] = set()
-    policy, clock = client.policy, client.clock
-    end = clock.now() + policy.settle_window
-    while not (found := await _matching(client, wanted, others)):
-        rest = end - clock.now()
-        if rest <= 0:
-            return None
-        await clock.sleep(min(policy.settle_interval, rest))
+    found = await _settled(client, wanted)
     if len(found) > 1:
         names = ", ".join(talk.id for talk in found)
         logger.warning("D-ID has several talks of one request, and was paid for each: %s", names)
-    return min(found, key=lambda talk: talk.created_at or LATEST)
+    return min(found, key=lambda talk: talk.created_at or LATEST, default=None)
+
+
+async def _settled(client: DIdClient, wanted: Wanted) -> list[Talk]:
+    """The talks that are it, as soon as there are any; none where the last look has found none.
+
+    The last one is begun when the window is over: one that was under way then, and took long,
+    shows the list as it was before.
+    """
+    others: set[str] = set()
+    policy, clock = client.policy, client.clock
+    end = clock.now() + policy.settle_window
+    while True:
+        last = clock.now() >= end
+        if (found := await _matching(client, wanted, others)) or last:
+            return found
+        await clock.sleep(max(0.0, min(policy.settle_interval, end - clock.now())))
 
 
 async def _matching(client: DIdClient, wanted: Wanted, others: set[str]) -> list[Talk]:
