@@ -139,7 +139,10 @@ async def test_the_key_is_nowhere(anyio_backend, service, client_of, caplog):
             pickle.dumps(client)
         shown = [repr(client), str(vars(client)), caplog.text]
     for error in errors:
-        lines = traceback.format_exception(error)
+        # As error reporters do it, with the variables of each frame below this one.
+        inner = error.__traceback__.tb_next
+        report = traceback.TracebackException(type(error), error, inner, capture_locals=True)
+        lines = [*traceback.format_exception(error), *report.format()]
         shown += [repr(error), str(error), str(vars(error)), error.hint, *lines]
         shown.append(pickle.dumps(error).decode("latin-1"))
     assert [type(error) for error in errors] == [Unauthorized, ServiceUnavailable, Unauthorized]

@@ -346,16 +346,21 @@ faults = st.sampled_from(
         Fault(status=402, body={"kind": "InsufficientCreditsError", "description": "no"}),
         Fault(status=201, body="{}", work=True),
         Fault(truncate=5),
+        Fault(delay=30.0),
     ]
 )
-requests = st.sampled_from(["POST /images", "POST /audios", POST, LIST, "GET /talks/{id}"])
+requests = st.sampled_from(
+    ["POST /images", "POST /audios", POST, LIST, "GET /talks/{id}", "GET result"]
+)
 scripts = st.lists(st.tuples(requests, faults), max_size=12)
 behaviours = st.fixed_dictionaries(
     {},
     optional={
         "list_user_data": st.booleans(),
+        "list_source_url": st.booleans(),
+        "page_size": st.sampled_from([1, 100]),
         "list_delay": st.sampled_from([0.0, 10.0]),
-        "outcome": st.sampled_from(["done", "error"]),
+        "outcome": st.sampled_from(["done", "error", "rejected"]),
     },
 )
 
