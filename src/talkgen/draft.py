@@ -78,7 +78,7 @@ class Person:
     id: int
     box: Box
     confidence: float
-    landmarks: NDArray[np.float32] | None = None
+    landmarks: NDArray[np.float32] | None = attrs.field(default=None, repr=_shape)
 
     def to_dict(self) -> dict[str, JSON]:
         """The person without landmarks, in JSON."""
