@@ -63,6 +63,10 @@ class Box(NamedTuple):
         return self.y1 - self.y0
 
 
+def _shape(marks: NDArray[np.float32] | None) -> str:
+    return "None" if marks is None else f"<{marks.dtype} {marks.shape}>"
+
+
 @attrs.frozen(eq=False)
 class Person:
     """Somebody in the source image.

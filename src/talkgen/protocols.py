@@ -618,6 +618,7 @@ class Storage(Protocol):
 # --- journal -----------------------------------------------------------------------------------
 
 Settlement = Literal["collected", "refused", "unknown"]
+"""How an operation ended: its result is here; nothing was made; nobody can know."""
 
 
 @attrs.frozen
