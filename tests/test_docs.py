@@ -8,7 +8,7 @@ it they add little to a dozen lines.
 
 - A block whose title begins with "Not run in the tests" is compiled, its imports are made, and
   each name in it must be known; the title gives the reason, and readers see it.
-- A block of text after a block of code is what that prints, `...` standing for anything; one with
+- A block of text right after a block of code is what that prints, `...` standing for anything; one with
   the title "standard error", what it prints there.
 - Functions that a block names `test_...` are run.
 - Lines of a shell that begin with `python -m talkgen` run; those that fetch are parsed only.
@@ -46,6 +46,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 KEY = "user:password"
 UNRUN = "Not run in the tests"
+ERRORS = "standard error"
 OUTPUT = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -80,18 +81,19 @@ class Block:
 
 def blocks(page, text=None, above=0):
     found = []
+    before = None
     for token in MarkdownIt("commonmark").parse(page.read_text() if text is None else text):
         if token.type == "code_block" and token.content.startswith("```"):  # under a tab
             found += blocks(page, token.content, above + token.map[0])
         if token.type == "fence":
             language, _, rest = token.info.strip().partition(" ")
             title = re.search(r'title="([^"]*)"', rest)
-            block = Block(
-                page, above + token.map[0], language, title[1] if title else "", token.content
-            )
-            if language == "text" and found and found[-1].language in {"python", "sh"}:
+            line = above + token.map[0]
+            block = Block(page, line, language, title[1] if title else "", token.content)
+            if found and language == "text" and (before == "fence" or block.title == ERRORS):
                 found[-1] = attrs.evolve(found[-1], printed=block)
             found.append(block)
+        before = token.type
     return found
 
 
@@ -228,7 +230,7 @@ def run_shell(block, monkeypatch):
 
 def check_printed(expected, captured):
     if expected is not None:
-        printed = captured.err if expected.title == "standard error" else captured.out
+        printed = captured.err if expected.title == ERRORS else captured.out
         if not doctest.OutputChecker().check_output(expected.text, printed, OUTPUT):
             pytest.fail(f"{expected.page}:{expected.line}: this is printed:\n{printed}")
 
@@ -329,6 +331,36 @@ def test_every_public_name_is_in_the_reference(module):
             homes |= {value.__module__, f"{value.__module__}.{value.__qualname__}"}
         if not homes & there:
             missing.append(name)
+    assert not missing
+
+
+def undescribed(value):
+    """Fields, properties and methods of a public class that its docstrings do not mention."""
+    told = "\n".join(kind.__doc__ or "" for kind in value.__mro__)
+    if attrs.has(value):
+        fields = (field.name for field in attrs.fields(value) if field.init)
+        yield from (name for name in fields if not re.search(rf"\b{name}:", told))
+    for name, member in vars(value).items():
+        function = getattr(member, "fget", member)
+        documented = getattr(function, "__doc__", None) or re.search(rf"\b{name}:", told)
+        if isinstance(member, property | types.FunctionType) and not documented:
+            yield name
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_class_says_what_it_has(module):
+    members = vars(import_module(module))
+    classes = [
+        members[name]
+        for name in import_module(module).__all__
+        if isinstance(members.get(name), type)
+    ]
+    missing = [
+        f"{kind.__name__}.{name}"
+        for kind in classes
+        for name in undescribed(kind)
+        if not name.startswith("_")
+    ]
     assert not missing
 
 
