@@ -8,8 +8,8 @@ it they add little to a dozen lines.
 
 - A block whose title begins with "Not run in the tests" is compiled, its imports are made, and
   each name in it must be known; the title gives the reason, and readers see it.
-- A block of text right after a block of code is what that prints, `...` standing for anything; one with
-  the title "standard error", what it prints there.
+- A block of text right after a block of code is what that prints, `...` standing for anything; one
+  with the title "standard error", what it prints there.
 - Functions that a block names `test_...` are run.
 - Lines of a shell that begin with `python -m talkgen` run; those that fetch are parsed only.
 """
