@@ -106,7 +106,7 @@ def name_of(page):
 
 @pytest.fixture(scope="module")
 def media_folder(tmp_path_factory, portrait_path, speech_path):
-    """What the pages take for granted: photos and a recording of a second."""
+    """What the pages take for granted: photos and a recording of half a second."""
     folder = tmp_path_factory.mktemp("media")
     with Pillow.open(portrait_path) as portrait:
         me = portrait.convert("RGB")
@@ -118,7 +118,7 @@ def media_folder(tmp_path_factory, portrait_path, speech_path):
     Pillow.new("RGB", (640, 360), "#335577").save(folder / "office.jpg")
     with wave.open(str(speech_path)) as speech, wave.open(str(folder / "hello.wav"), "wb") as short:
         short.setparams(speech.getparams())
-        short.writeframes(speech.readframes(speech.getframerate()))
+        short.writeframes(speech.readframes(speech.getframerate() * 12 // 25))
     return folder
 
 
