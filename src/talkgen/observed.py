@@ -15,7 +15,7 @@ from talkgen.errors import TalkgenError
 from talkgen.protocols import Backends
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from talkgen.protocols import DeviceStats, GPUScheduler, Stage, Storage, StorageStats
@@ -58,6 +58,7 @@ class Gauges:
 
     _scheduler: GPUScheduler
     _storage: Storage
+    _clock: Callable[[], float] = monotonic
     _windows: dict[str, _Window] = attrs.field(factory=dict)
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
     _counted: StorageStats | None = None
@@ -91,7 +92,7 @@ class Gauges:
     def _utilization(self) -> Iterator[tuple[float, dict[str, str]]]:
         for device in self._scheduler.stats().devices:
             with self._lock:
-                yield self._percent(device, monotonic()), {"device": device.name}
+                yield self._percent(device, self._clock()), {"device": device.name}
 
     def _percent(self, device: DeviceStats, now: float) -> float:
         if device.busy_seconds is None:

@@ -17,15 +17,22 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from talkgen.errors import TalkgenError
+from talkgen.errors import StageFailed, TalkgenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from opentelemetry.context import Context
-    from opentelemetry.metrics import Counter, Histogram, Meter, Observation, UpDownCounter
-    from opentelemetry.trace import Link, Tracer
+    from opentelemetry.metrics import (
+        Counter,
+        Histogram,
+        Meter,
+        MeterProvider,
+        Observation,
+        UpDownCounter,
+    )
+    from opentelemetry.trace import Link, Tracer, TracerProvider
     from opentelemetry.trace import Span as OtelSpan
     from opentelemetry.util.types import AttributeValue
 
@@ -77,12 +84,16 @@ class Span:
             self._span.set_attribute(name, value)
 
     def failed(self, error: BaseException) -> None:
-        """Mark it as failed. Of other libraries' errors only the type: they may say anything."""
+        """Mark it as failed, with the type, and with the message where that is talkgen's own.
+
+        What others write may hold anything.
+        """
         if self._span is None:
             return
         from opentelemetry.trace import StatusCode
 
-        message = error.message if isinstance(error, TalkgenError) else None
+        own = isinstance(error, TalkgenError) and not isinstance(error, StageFailed)
+        message = str(error) if own else None
         self._span.set_attribute("error.type", type(error).__name__)
         self._span.set_status(StatusCode.ERROR, message)
 
@@ -329,13 +340,19 @@ _loading = threading.Lock()
 @cache
 def _found() -> _Api | None:
     try:
-        from opentelemetry import metrics, trace
+        return _connect()
     except ImportError:
         return None
-    meter = metrics.get_meter("talkgen", _version())
+
+
+def _connect(traces: TracerProvider | None = None, meters: MeterProvider | None = None) -> _Api:
+    """Make the instruments of these providers; by default, of the host's."""
+    from opentelemetry import metrics, trace
+
+    meter = metrics.get_meter("talkgen", _version(), meters)
     _create_gauges(meter)
     return _Api(
-        tracer=trace.get_tracer("talkgen", _version()),
+        tracer=trace.get_tracer("talkgen", _version(), traces),
         runs=meter.create_counter("pipeline_runs", "1", "Runs that have ended, by their outcome."),
         seconds=meter.create_histogram(
             "pipeline_execution_time_seconds",
