@@ -205,7 +205,7 @@ class Settings:
         "PROGRESS_RETENTION_MINUTES", 60.0, _positive(float), "histories after their end"
     )
     progress_cleanup_interval_minutes: float = _var(
-        "PROGRESS_CLEANUP_INTERVAL_MINUTES", 10.0, _positive(float), "without effect"
+        "PROGRESS_CLEANUP_INTERVAL_MINUTES", 60.0, _positive(float), "without effect"
     )
     cache_megabytes: float = _var(
         "TALKGEN_CACHE_MEGABYTES", 1024.0, _not_negative, "kept for photos that come again"
