@@ -388,8 +388,8 @@ class OutcomeUnknown(DIdError):
     """
 
     default_hint = (
-        "Run the task again under its task_id: it is looked for, and nothing is paid for. If D-ID's "
-        "studio has no talk with this token either, forget() the task and run it anew."
+        "Run the task again under its task_id: the talk is looked for, and nothing is paid for. If "
+        "D-ID's studio has none with this token either, forget() the task and run it anew."
     )
     token: str | None = None
 

@@ -346,6 +346,8 @@ class DeviceStats:
         used: Bytes in use by this process when last looked at; None where nobody can tell.
         busy: Fraction of the time, 0..1, in which at least one batch ran, since it was known.
         in_service: False for ever after it has failed.
+        busy_seconds: That time itself, so that two looks tell the use between them; None where
+            nobody can tell.
     """
 
     name: str
@@ -354,6 +356,7 @@ class DeviceStats:
     used: int | None
     busy: float
     in_service: bool = True
+    busy_seconds: float | None = None
 
 
 @attrs.frozen
@@ -430,7 +433,7 @@ class GPUScheduler(Protocol):
         ...
 
     def stats(self) -> SchedulerStats:
-        """A snapshot; no I/O."""
+        """A snapshot, from any thread; no I/O."""
         ...
 
     async def aclose(self) -> None:
