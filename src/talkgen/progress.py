@@ -218,14 +218,15 @@ class Subscription:
     async def __anext__(self) -> Event:
         if self._ended:
             raise StopAsyncIteration
-        if not self._history.more(self._seen, self._aside):
+        history = self._history
+        if not history.more(self._seen, self._aside):
             await self._news()
         elif self._seen % TURN == 0:
             await anyio.lowlevel.checkpoint()
-        aside = self._history.aside  # asked first: the terminal event takes it away
-        if self._seen == len(self._history.events):
+        aside = history.aside  # asked first: the terminal event takes it away
+        if self._seen == len(history.events):
             return await self._taken_aside(aside)
-        event = self._history.events[self._seen]
+        event = history.events[self._seen]
         self._seen += 1
         self._ended = event.terminal
         return event
@@ -241,8 +242,11 @@ class Subscription:
         """Wait until there is more."""
         if self._token is None:
             self._token = anyio.lowlevel.current_token()
-        history, news = self._history, (self._seen, self._aside)
-        while (wait := history.join(*news, self._token, self._heartbeat)) is not None:
+        history, seen, aside = self._history, self._seen, self._aside
+        while not history.more(seen, aside):
+            wait = history.join(seen, aside, self._token, self._heartbeat)
+            if wait is None:
+                return
             if wait.watched:
                 await wait.news.wait()
             else:
