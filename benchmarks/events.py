@@ -107,7 +107,7 @@ class _Ours:
 
 
 class _Bare:
-    """The least that could do: one `anyio.Event` a publication for all who wait, and nothing else."""
+    """The least that could do: one `anyio.Event` a publication for all who wait, no more."""
 
     def __init__(self) -> None:
         self.sent: list[float] = []

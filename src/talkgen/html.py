@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["bar", "data_url", "labelled_boxes", "link", "picture", "player", "table"]
+__all__ = ["bar", "data_url", "failure", "labelled_boxes", "link", "picture", "player", "table"]
 
 WIDEST = 480  # pixels: what fits beside code
 
@@ -77,8 +77,8 @@ def player(source: str, size: tuple[int, int], *, poster: str) -> str:
 
 
 def link(address: str, text: str) -> str:
-    """A link."""
-    return f'<a href="{escape(address)}">{escape(text)}</a>'
+    """A link; the text alone where there is no address."""
+    return f'<a href="{escape(address)}">{escape(text)}</a>' if address else escape(text)
 
 
 def table(rows: Mapping[str, str]) -> str:
@@ -101,3 +101,8 @@ def bar(per_cent: int, message: str) -> str:
         f'<progress max="100" value="{per_cent}" style="width:240px"></progress> '
         f"{per_cent}% {escape(message)}"
     )
+
+
+def failure(message: str, hint: str | None) -> str:
+    """What went wrong, and what to do about it."""
+    return f'<div style="color:#c22">{escape(message)}</div><div>{escape(hint or "")}</div>'

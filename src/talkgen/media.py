@@ -526,7 +526,8 @@ class Video:
 
         facts = f"{self.file.name}, {self.duration:.1f} s, {self.size[0]}x{self.size[1]}"
         if self.reader is None or self.file.size > LARGEST_INLINE:
-            return html.link(self.url, facts)
+            unseen = "" if self.url else " (video.save('video.mp4') writes it into a file)"
+            return html.link(self.url, facts + unseen)
         data = self.read()
         poster = Image(codecs.first_frame(data)).thumbnail_url()
         return html.player(html.data_url(data, "video/mp4"), self.size, poster=poster)

@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from talkgen import events
+from talkgen import events, notebook
 from talkgen.checkpoints import UPLOAD, DraftFiles, restored
 from talkgen.context import Context, WatchedOperations
 from talkgen.decisions import Answer, answer, as_talkgen_error, paid_for, space_needed
@@ -110,6 +110,10 @@ class Run:
     def __repr__(self) -> str:
         last = self.history.latest
         return f"<Run {self.task_id}: {f'{last.progress} % {last.message}' if last else 'new'}>"
+
+    def _ipython_display_(self) -> None:
+        """In a notebook: a live bar, and the video at the end."""
+        notebook.show(self)
 
     def __aiter__(self) -> Subscription:
         return self._workshop.subscribe(self.history)
