@@ -73,7 +73,7 @@ def test_a_run_is_shown_while_later_cells_run_and_awaited_two_cells_later(kernel
         WAITING,
         START,
         "await until('data:image/jpeg')",
-        "go.set()\nresult = await run\nawait until('<td>completed</td>')\nresult.task_id",
+        "go.set()\nresult = await run\nawait until('>completed</td>')\nresult.task_id",
         "await pipeline.aclose()",
         folder=kernel,
     )
@@ -82,7 +82,7 @@ def test_a_run_is_shown_while_later_cells_run_and_awaited_two_cells_later(kernel
     assert "<progress" in states[1][0]
     assert "Half &lt;way&gt;" in states[2][0]  # while the third cell ran
     assert "data:image/jpeg" in states[2][0]
-    assert "<td>completed</td>" in states[3][0]
+    assert ">completed</td>" in states[3][0]
     assert "<progress" not in states[3][0]
 
 

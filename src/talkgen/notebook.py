@@ -76,7 +76,8 @@ async def _follow(run: Watchable, handle: DisplayHandle) -> None:
         if isinstance(event, Preview):
             size = (event.image.width, event.image.height)
             picture = html.picture(event.url, size)
-        handle.update(_bundle(run, html.bar(event.progress, event.message) + picture), raw=True)
+        page = html.below(html.bar(event.progress, event.message), picture)
+        handle.update(_bundle(run, page), raw=True)
     try:
         result = await run
         page = await anyio.to_thread.run_sync(result._repr_html_)
