@@ -11,6 +11,7 @@ import io
 import struct
 import wave
 from contextlib import contextmanager
+from fractions import Fraction
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
@@ -469,10 +470,14 @@ def decode_samples(data: bytes) -> Samples:
 
 M4A_RATES = (44_100, 48_000)
 M4A_BIT_RATE = 128_000
+M4A_FRAME = 1024  # samples
 
 
 def encode_m4a(samples: Samples, sample_rate: int) -> bytes:
     """Encode as AAC of 128 kbit/s, 16 kB a second, in one channel.
+
+    The file is never longer than the recording: what is left at the end, less than a frame
+    (24 ms), is left out, because the coder would fill the frame up.
 
     Args:
         samples: -1..1, shape (channels, n); several become their mean.
@@ -482,22 +487,30 @@ def encode_m4a(samples: Samples, sample_rate: int) -> bytes:
         talkgen.errors.MediaFailed: The encoder gave up.
     """
     file = io.BytesIO()
-    frame = av.AudioFrame.from_ndarray(
-        np.ascontiguousarray(samples.mean(axis=0, keepdims=True)), "fltp", "mono"
-    )
-    frame.sample_rate, frame.pts = sample_rate, 0
+    mono = samples.mean(axis=0, keepdims=True)
     rate = M4A_RATES[0] if sample_rate % (M4A_RATES[0] // 4) == 0 else M4A_RATES[1]
+    # A coder whose first frame is in the midst of sound overshoots, to twice the peak. This one is
+    # silent, and before the beginning: players leave it out.
+    lead = _audio_frame(np.zeros((1, M4A_FRAME), np.float32), rate, start=-M4A_FRAME)
     try:
         with av.open(file, "w", format="mp4") as container:
             stream = container.add_stream("aac", rate=rate, layout="mono")
             stream.bit_rate = M4A_BIT_RATE
-            resampler = av.AudioResampler("fltp", "mono", rate)
-            for part in (*resampler.resample(frame), *resampler.resample(None)):
+            resampler = av.AudioResampler("fltp", "mono", rate, M4A_FRAME)
+            frame = _audio_frame(mono, sample_rate)
+            parts = (*resampler.resample(frame), *resampler.resample(None))
+            whole = [part for part in parts if part.samples == M4A_FRAME]
+            for part in (lead, *(whole or parts), None):
                 container.mux(stream.encode(part))
-            container.mux(stream.encode(None))
     except av.error.FFmpegError as error:
         raise MediaFailed(f"The recording cannot be encoded as M4A: {error}.") from error
     return file.getvalue()
+
+
+def _audio_frame(samples: Samples, rate: int, *, start: int = 0) -> AudioFrame:
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", "mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+    return frame
 
 
 def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:

@@ -6,10 +6,13 @@ import platform
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
+import anyio
 import attrs
 
 from talkgen.choice import BIREFNET, YOLO
 from talkgen.errors import TalkgenError
+from talkgen.generators.did.client import BASE_URL, DIdClient
+from talkgen.generators.did.credentials import form_of
 from talkgen.models.face import FaceDetectionModel, FaceMeshModel
 from talkgen.models.segmentation import SelfieSegmentationModel
 from talkgen.models.weights import cache_folder
@@ -92,14 +95,20 @@ def _indented(lines: Iterable[str]) -> Iterator[str]:
     return (f"  {line}" for line in lines)
 
 
-def examine(settings: Settings) -> Report:
-    """Try everything that the embedded backends need, and look for what the full ones need."""
+def examine(settings: Settings, *, online: bool = False) -> Report:
+    """Try everything that the embedded backends need, and look for what the full ones need.
+
+    Args:
+        settings: What a run would have.
+        online: Ask D-ID for the balance of its key, which costs nothing; else no network is used.
+    """
     findings = (
         _tried("detection (embedded)", _load_faces),
         _full("detection", YOLO, settings),
         _tried("background removal (embedded)", _load_segmentation),
         _full("background removal", BIREFNET, settings),
         _tried("video generation (local renderer)", _import_renderer),
+        _d_id(settings, online=online),
     )
     return Report(
         versions={name: _version(name) for name in ("talkgen", *PACKAGES)},
@@ -119,6 +128,25 @@ def _full(job: str, model: FullModel, settings: Settings) -> Finding:
     if shortfall is None:
         return Finding(name)
     return Finding(name, f"{shortfall.message} {shortfall.hint}", optional=True)
+
+
+def _d_id(settings: Settings, *, online: bool) -> Finding:
+    """Whether D-ID makes the videos, and with what key; the key itself is not told."""
+    name, key = "video generation (D-ID)", settings.d_id_api_key
+    if not key:
+        trouble = "D_ID_API_KEY is not set; the local renderer makes the videos."
+        return Finding(name, trouble, optional=True)
+    try:
+        form = form_of(key)
+        left = f"; {anyio.run(_credits, key):g} credits are left" if online else ""
+    except (ValueError, TalkgenError) as error:
+        return Finding(name, f"{error} {getattr(error, 'hint', None) or ''}".strip())
+    return Finding(f"{name}: it makes the videos, for money; its key has {form}{left}")
+
+
+async def _credits(api_key: str) -> float:
+    async with DIdClient(api_key, base_url=BASE_URL) as client:
+        return (await client.credits()).remaining
 
 
 def _accelerators() -> Iterator[str]:

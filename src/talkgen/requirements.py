@@ -18,6 +18,7 @@ INSTALLED_BY = {
     "cv2": "opencv-python",
     "environ": "environ-config",
     "filelock": "filelock",
+    "h2": "httpx[http2]",
     "httpx": "httpx",
     "numpy": "numpy",
     "rich": "rich",

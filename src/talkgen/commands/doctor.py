@@ -22,11 +22,14 @@ __all__ = ["add"]
 def add(commands: Commands) -> None:
     """Describe the command."""
     examine = commands.add_parser("doctor", help="what is installed and usable here, and why not")
+    examine.add_argument(
+        "--online", action="store_true", help="ask D-ID for the balance of D_ID_API_KEY, too"
+    )
     examine.set_defaults(command=_doctor)
 
 
 def _doctor(options: argparse.Namespace, console: Console) -> int:  # noqa: ARG001 - all commands alike
-    report = doctor.examine(Settings.from_env())
+    report = doctor.examine(Settings.from_env(), online=options.online)
     for line in report.lines():
         sys.stdout.write(line + "\n")
     return DONE if report.usable else FAILED

@@ -78,6 +78,9 @@ class Bench:
             **options,
         )
 
+    def inputs(self):
+        return face(), tone()
+
     async def run(self, generator=None, *, speech=None, task_id="task", **options):
         pipeline = self.pipeline(generator, **options)
         return await pipeline.run(face(), speech or tone(), task_id=task_id)

@@ -3,6 +3,7 @@
 import base64
 import logging
 import pickle
+import ssl
 import subprocess
 import sys
 import traceback
@@ -138,7 +139,10 @@ async def test_the_key_is_nowhere(anyio_backend, service, client_of, caplog):
             pickle.dumps(client)
         shown = [repr(client), str(vars(client)), caplog.text]
     for error in errors:
-        lines = traceback.format_exception(error)
+        # As error reporters do it, with the variables of each frame below this one.
+        inner = error.__traceback__.tb_next
+        report = traceback.TracebackException(type(error), error, inner, capture_locals=True)
+        lines = [*traceback.format_exception(error), *report.format()]
         shown += [repr(error), str(error), str(vars(error)), error.hint, *lines]
         shown.append(pickle.dumps(error).decode("latin-1"))
     assert [type(error) for error in errors] == [Unauthorized, ServiceUnavailable, Unauthorized]
@@ -224,6 +228,39 @@ async def test_a_lost_answer_is_not_asked_for_again(anyio_backend, service, clie
     assert service.ledger.requests["POST /talks"] == 1
 
 
+async def test_an_id_that_cannot_be_written_down_holds_up_nobody_for_ever(
+    anyio_backend, service, client_of
+):
+    async def hang(talk):
+        await anyio.sleep_forever()
+
+    async with client_of(service, retry=RetryPolicy(post_deadline=0.2)) as client:
+        image, audio = await client.upload_image(JPEG), await client.upload_audio(WAV)
+        request = TalkRequest(source_url=image.url, script=audio_script(audio.url))
+        with pytest.raises(TimeoutError):
+            await client.create_talk(request, on_created=hang)
+    assert len(service.ledger.talks) == 1
+
+
+async def test_an_error_of_the_socket_is_no_end_of_the_waiting(anyio_backend, service, client_of):
+    """anyio and httpx let some errors of TLS through as they are."""
+
+    class Torn(httpx.AsyncHTTPTransport):
+        left = 2
+
+        async def handle_async_request(self, request):
+            if request.method == "GET" and self.left:
+                self.left -= 1
+                raise ssl.SSLError("bad record mac")
+            return await super().handle_async_request(request)
+
+    async with httpx.AsyncClient(transport=Torn()) as http, client_of(service, http=http) as client:
+        talk = await made(client)
+        looks = []
+        assert (await client.wait_talk(talk.id, on_look=looks.append)).status == "done"
+    assert [type(look) for look in looks[:2]] == [ServiceUnavailable] * 2
+
+
 async def test_a_429_stops_all_runs_for_as_long_as_it_asks(anyio_backend, service, client_of):
     """While one waits, the others do not ask; afterwards one goes first."""
     service.fail("GET /credits", Fault(status=429, headers={"Retry-After": "60"}))
@@ -256,6 +293,27 @@ async def test_a_402_ends_those_who_wait_and_the_next_asks_again(anyio_backend, 
         assert len(errors) == 10
         assert service.ledger.requests["POST /images"] == 1
         await client.upload_image(JPEG)
+
+
+async def test_a_402_ends_what_was_begun_before_it_also_between_two_requests(
+    anyio_backend, service, client_of
+):
+    async with client_of(service) as client:
+        since = client.refusals
+        image = await client.upload_image(JPEG, since=since)
+        service.fail("POST /images", Fault(status=402))
+        with pytest.raises(InsufficientCredits):
+            await client.upload_image(JPEG)
+        talk = TalkRequest(source_url=image.url, script={})
+        for ask in (
+            client.upload_image(JPEG, since=since),
+            client.upload_audio(WAV, since=since),
+            client.create_talk(talk, since=since),
+        ):
+            with pytest.raises(InsufficientCredits, match="another run"):
+                await ask
+        assert service.ledger.requests == {"POST /images": 2}
+        assert (await client.upload_audio(WAV)).url  # begun later
 
 
 async def test_a_402_does_not_end_reads(anyio_backend):
@@ -349,6 +407,8 @@ async def test_a_webhook_wakes_the_waiter_who_asks_for_himself(anyio_backend, se
         assert done[0].status == "done"
         assert looks[-1] == done[0]
         assert not client.notify(b"no json")
+        assert not client.notify(b"[" * 200_000)
+        assert not client.notify(b"\xff")
         assert not client.notify({"id": 7})
 
 
@@ -378,6 +438,19 @@ async def test_a_status_that_is_new_is_told_and_bounded(anyio_backend, service, 
     assert caught.value.talk_id == talk.id
     assert {look.status for look in looks} == {"polishing"}
     assert "polishing" in caplog.text
+
+
+@pytest.mark.parametrize("seen", [0, 1], ids=["never there", "there before"])
+async def test_a_look_that_misses_a_talk_at_the_deadline(anyio_backend, service, client_of, seen):
+    """One that was there is paid for: it is not given up for one bad look."""
+    service.behaviour.finish_after = 1e6
+    async with client_of(service, polling=Polling(first=5, growth=1, jitter=0)) as client:
+        talk = await made(client)
+        gone = Fault(status=404, body={"kind": "NotFoundError", "description": "not found"})
+        service.fail("GET /talks/{id}", gone, times=9, after=seen)
+        with pytest.raises(ServiceUnavailable if seen else ResultExpired) as caught:
+            await client.wait_talk(talk.id, timeout=8)
+    assert caught.value.talk_id == talk.id
 
 
 async def test_a_talk_that_fails_says_why(anyio_backend, service, client_of):

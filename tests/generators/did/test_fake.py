@@ -156,6 +156,47 @@ def test_uploads_are_checked(http, service):
     assert upload(http).status_code == 451
 
 
+def test_an_upload_that_has_expired_is_gone(http, service):
+    image = upload(http).json()["id"]
+    service.advance(25 * 3600)
+    assert http.delete(f"/images/{image}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"script": None},
+        {"script": "text"},
+        {"script": {"type": "text", "input": "Hi"}},
+        {"script": {"type": "text", "input": "Hello", "provider": {"type": "microsoft"}}},
+        {"script": {"type": "audio"}},
+        {"script": {"type": "audio", "audio_url": "data:audio/wav;base64,AAAA"}},
+        {"source_url": "data:image/png;base64,AAAA"},
+        {"source_url": 7},
+        {"config": None},
+        {"config": {"result_format": "gif"}},
+        {"config": {"pad_audio": 61}},
+        {"config": {"pad_audio": "1"}},
+        {"user_data": "two\nlines"},
+        {"user_data": " "},
+    ],
+    ids=str,
+)
+def test_what_is_not_as_documented_is_refused_and_costs_nothing(http, service, changes):
+    answer = http.post("/talks", json=body(http, **changes))
+    assert answer.status_code == 400
+    validate(answer.json(), "Error")
+    assert service.ledger.talks == ()
+
+
+def test_what_is_no_json_is_refused(http):
+    json_type = {"Content-Type": "application/json"}
+    for content in (b"{", b"[1]", b"\xff"):
+        assert http.post("/talks", content=content, headers=json_type).status_code == 400
+    assert http.get("/talks", params={"limit": "many"}).status_code == 400
+    assert http.get("/talks", params={"token": "-1"}).status_code == 400
+
+
 def test_pixels_are_counted_by_the_talk_alone(http, service):
     service.behaviour.max_pixels = 100
     request = body(http)

@@ -4,9 +4,7 @@ import copy
 import io
 import logging
 import pickle
-import re
 from itertools import pairwise
-from pathlib import Path
 
 import anyio
 import attrs
@@ -25,9 +23,10 @@ from talkgen.errors import (
     NoFaceInPortrait,
     PermissionDenied,
     ServiceUnavailable,
+    TalkFailed,
     Unauthorized,
 )
-from talkgen.generators.did import DIdClient, DIdGenerator, Expression
+from talkgen.generators.did import DIdClient, DIdGenerator, Expression, job
 from talkgen.generators.local import LocalGenerator
 from talkgen.testing.fake_did import Fault
 
@@ -210,6 +209,57 @@ async def test_max_credits_of_a_run(anyio_backend, bench):
     assert not bench.service.ledger.requests
 
 
+async def test_a_text_costs_what_it_took_to_speak_it(anyio_backend, bench):
+    """The estimate is not what is told, nor what the budget keeps."""
+    text = Words("x" * 200)  # 16 s by the estimate, 14.3 s of the stand-in's voice
+    generator = bench.generator(budget=2)
+    result = await bench.pipeline(generator).run(face(), text)
+    assert result.metadata["d_id"]["credits"] == bench.service.ledger.charged == 1
+    assert (await bench.pipeline(generator).run(face(), tone())).success
+    with pytest.raises(BudgetExceeded):
+        await bench.pipeline(generator).run(face(), tone())
+
+
+async def test_a_later_attempt_gives_back_to_the_budget(anyio_backend, bench):
+    bench.service.behaviour.outcome = "error"
+    generator = bench.generator(budget=1, timeout=400.0)
+    bench.service.behaviour.finish_after = 1e6
+    assert (await bench.run(generator)).status is TaskState.DEFERRED
+    with pytest.raises(BudgetExceeded):
+        await bench.run(generator, task_id="other")
+    bench.service.advance(1e6)
+    with pytest.raises(TalkFailed):
+        await bench.run(generator)
+    bench.service.behaviour.outcome, bench.service.behaviour.finish_after = "done", 12.0
+    assert (await bench.run(generator, task_id="other")).success
+
+
+@pytest.mark.parametrize("field", ["timeout", "max_credits", "budget"])
+@pytest.mark.parametrize("value", [-1, float("nan")])
+def test_a_limit_that_limits_nothing_is_refused(field, value):
+    with pytest.raises(ValueError, match=field):
+        DIdGenerator("a:b", **{field: value})
+
+
+async def test_a_402_of_another_run_ends_one_that_is_between_two_requests(
+    anyio_backend, bench, monkeypatch
+):
+    prepared = job.Job._prepared
+
+    async def meanwhile(self):
+        bench.service.fail("POST /images", Fault(status=402))
+        with pytest.raises(InsufficientCredits):
+            await self._client.upload_image(face().encode("jpeg"))
+        return await prepared(self)
+
+    monkeypatch.setattr(job.Job, "_prepared", meanwhile)
+    with pytest.raises(InsufficientCredits, match="another run"):
+        await bench.run()
+    assert bench.service.ledger.requests == {"POST /images": 1}
+    monkeypatch.undo()
+    assert (await bench.run()).success  # the next run asks again
+
+
 async def test_budget_of_a_pipeline(anyio_backend, bench):
     generator = bench.generator(budget=2)
     pipeline = bench.pipeline(generator)
@@ -260,8 +310,6 @@ async def test_events(anyio_backend, bench):
 
 async def test_processing_is_told_of_while_d_id_is_silent(anyio_backend, bench, monkeypatch):
     """Looks never come back; the events do not wait for them."""
-    from talkgen.generators.did import job
-
     monkeypatch.setattr(job, "TICK", 0.02)
     monkeypatch.setattr("talkgen.context.THINNING", 0.0)
     bench.service.fail("GET /talks/{id}", Fault(delay=0.5 * 400))
@@ -275,8 +323,6 @@ async def test_processing_is_told_of_while_d_id_is_silent(anyio_backend, bench, 
 
 
 def test_ticks_are_frequent_enough():
-    from talkgen.generators.did import job
-
     assert job.TICK <= 4
 
 
@@ -302,6 +348,23 @@ async def test_the_key_and_the_timeout_of_the_settings_are_used(anyio_backend, b
         _ = result.video
     bench.service.advance(1e6)
     assert (await bench.run(generator, settings=settings)).success
+
+
+async def test_pipelines_of_different_settings_share_no_account(anyio_backend, bench):
+    """The generator has no key of its own: each pipeline pays by its own."""
+    generator = bench.generator(api_key=None)
+    bench.service.behaviour.finish_after = 1e5
+    theirs = Settings(d_id_api_key=bench.service.api_key)
+    async with bench.pipeline(generator, settings=theirs) as pipeline:
+        run = pipeline.start(face(), tone())
+        with anyio.fail_after(20):
+            while not bench.service.ledger.talks:  # noqa: ASYNC110 - another thread's work
+                await anyio.sleep(0.005)
+        with pytest.raises(Unauthorized):
+            await bench.run(generator, settings=Settings(d_id_api_key="other:account"))
+        bench.service.advance(1e5)
+        assert (await run).success
+    assert len(bench.service.ledger.talks) == 1
 
 
 async def test_the_key_is_in_no_event_journal_result_or_pickle(anyio_backend, bench, caplog):
@@ -410,23 +473,3 @@ async def test_cancelled_after_any_request_the_next_attempt_ends_it(anyio_backen
     assert last.event_type == "complete" or last.recoverable >= paid
     assert (await bench.run()).success
     assert len(bench.service.ledger.talks) == 1
-
-
-def test_the_first_video_of_the_page_works(
-    service, portrait_path, speech_path, monkeypatch, tmp_path
-):
-    page = Path(__file__).parents[3] / "docs" / "d-id.md"
-    code = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)[0]
-    for old, new in (
-        ('"user:password"', f"{service.api_key!r}, base_url={service.base_url!r}, clock=CLOCK"),
-        ('"videos"', '"videos", min_free_bytes=0'),
-        ('"me.jpg"', repr(str(portrait_path))),
-        ('"hello.wav"', repr(str(speech_path))),
-    ):
-        assert old in code
-        code = code.replace(old, new)
-    monkeypatch.chdir(tmp_path)
-    exec(code, {"CLOCK": CLOCK})
-    assert (tmp_path / "hello.mp4").stat().st_size > 0
-    assert service.ledger.charged == 1
-    assert len(code.splitlines()) <= 10

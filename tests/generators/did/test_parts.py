@@ -1,5 +1,6 @@
 """The client's small parts: tables, parsing, times, media."""
 
+import base64
 import io
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ from talkgen.generators.did import (
     Voice,
     media,
 )
+from talkgen.generators.did.credentials import authorization
 from talkgen.generators.did.failures import failure
 from talkgen.generators.did.finding import Wanted
 from talkgen.generators.did.results import faces_of
@@ -43,7 +45,8 @@ from talkgen.generators.did.timing import retry_after
 from .conftest import tone
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+    st.none() | st.booleans() | st.floats() | st.integers() | st.just(10**400)
+    | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
@@ -65,6 +68,12 @@ def test_any_json_is_read_or_refused_in_one_way(value):
     for read in (*readers, faces_of):
         with suppress(ValueError):
             read(value)
+
+
+def test_an_answer_without_a_status_is_a_talk_all_the_same():
+    assert Talk.parse({"id": "tlk_1", "status": None}).status == "unknown"
+    page = TalkPage.parse({"talks": [{"id": "tlk_1"}, {"id": 7, "status": "done"}, None]})
+    assert [talk.id for talk in page.talks] == ["tlk_1"]
 
 
 def test_a_talk_is_read_leniently():
@@ -150,6 +159,25 @@ def test_a_key_in_a_body_is_hidden_and_a_short_one_breaks_no_word():
     assert "bad header" in str(failure(400, {}, body, doing="x", key="Basic a:b"))
 
 
+def test_a_key_that_was_given_in_base64_is_hidden_in_both_forms():
+    key = base64.b64encode(b"user:long-secret").decode()
+    for said in ("user:long-secret", "long-secret", key):
+        assert said not in str(failure(403, {}, said.encode(), doing="x", key=f"Basic {key}"))
+
+
+@pytest.mark.parametrize(
+    ("key", "header"),
+    [
+        ("Basically:secret", "Basic Basically:secret"),
+        ("Bearers:secret", "Basic Bearers:secret"),
+        ("Basic x:y", "Basic x:y"),
+        ("Bearer token", "Bearer token"),
+    ],
+)
+def test_a_scheme_is_a_word_of_its_own(key, header):
+    assert str.__str__(authorization(key)) == header
+
+
 @given(st.integers(300, 599), st.binary(max_size=60))
 def test_any_body_gives_an_error(status, body):
     assert isinstance(failure(status, {}, body, doing="x"), DIdError)
@@ -176,6 +204,12 @@ NOW = datetime(2015, 10, 21, 7, 27, 0, tzinfo=UTC)
 )
 def test_retry_after_in_both_forms(value, seconds):
     assert retry_after(value, NOW) == seconds
+
+
+@given(st.text() | st.builds("Wed, 21 Oct 2015 07:28:00 {:+d}".format, st.integers()))
+def test_any_retry_after_is_read_or_left_out(value):
+    seconds = retry_after(value, NOW)
+    assert seconds is None or seconds >= 0
 
 
 @given(st.none() | st.floats(0, 1e6))
@@ -213,6 +247,11 @@ def test_looks_begin_after_2_s_and_grow_to_10():
         assert 0.8 * base <= wait <= 1.2 * base
 
 
+def test_with_a_webhook_the_first_look_is_early_and_the_others_rare():
+    """What came before anybody waited has woken nobody."""
+    assert list(islice(Polling(jitter=0).waits(webhook=True), 4)) == [2.0, 30.0, 30.0, 30.0]
+
+
 def test_the_deadline():
     assert Polling().deadline(3) == 300
     assert Polling().deadline(60) == 1200
@@ -233,6 +272,8 @@ SIGNED = "https://d-id-images-prod.s3.amazonaws.com/google-oauth2%7C1/img_abc/po
         ({"source_url": SIGNED}, True),
         ({"source_url": SIGNED.replace("abc", "abd")}, None),
         ({}, None),
+        ({"user_data": ""}, None),
+        ({"user_data": "", "source_url": URL}, True),
     ],
 )
 def test_what_tells_a_talk(facts, answer):
@@ -288,6 +329,20 @@ def test_m4a_of_any_rate(rate):
     made = Speech.open(codecs.encode_m4a(samples[None], rate))
     assert made.duration == pytest.approx(2, abs=0.1)
     assert np.sqrt(np.mean(made.samples**2)) == pytest.approx(0.5 / np.sqrt(2), abs=0.01)
+
+
+@pytest.mark.parametrize("rate", [16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 15.0])
+def test_m4a_is_not_louder_later_or_longer(rate, seconds):
+    """An abrupt beginning stays where and as it is, and no credit is paid for filled-up frames."""
+    samples = 0.45 * np.sin(np.arange(round(seconds * rate)) * 2000 / rate) + 0.45
+    made = Speech.open(codecs.encode_m4a(samples.astype(np.float32)[None], rate))
+    assert np.abs(made.samples).max() < 0.93
+    assert seconds - 1024 / made.sample_rate < made.duration
+    assert made.duration <= max(seconds, 1024 / made.sample_rate)
+    if seconds >= 1:
+        onset = np.argmax(np.abs(made.samples[0]) > 0.2) / made.sample_rate
+        assert onset == pytest.approx(0, abs=0.001)
 
 
 @pytest.mark.parametrize("format_", ["wav", "mp3", "m4a", "flac", "ogg"])

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import anyio
 import attrs
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,11 +36,33 @@ class Killed(BaseException):
 
 
 @attrs.define
+class Countdown:
+    """Does something at the moment whose number it was given."""
+
+    left: int | None = None
+    act: object = None
+
+    def tick(self):
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                self.left = None
+                self.act()
+
+    async def atick(self, _message):
+        self.tick()
+
+
+def die():
+    raise Killed
+
+
+@attrs.define
 class Fragile:
-    """Calls through to the journal or the files until the process is to die."""
+    """Calls through to the journal or the files, and counts."""
 
     inner: object
-    countdown: list
+    countdown: Countdown
     names = frozenset({"intend", "record", "settle", "put"})
 
     def __getattr__(self, name):
@@ -48,18 +71,12 @@ class Fragile:
             return method
 
         async def call(*args, **facts):
-            self._tick()
+            self.countdown.tick()
             result = await method(*args, **facts)
-            self._tick()
+            self.countdown.tick()
             return result
 
         return call
-
-    def _tick(self):
-        if self.countdown and (left := self.countdown.pop()) is not None:
-            if left == 0:
-                raise Killed
-            self.countdown.append(left - 1)
 
 
 @attrs.define(eq=False)
@@ -78,7 +95,7 @@ class Context:
         self.told.append((stage, fraction))
 
 
-async def attempt(bench, generator, countdown=()):
+async def attempt(bench, generator, countdown=None):
     """One attempt at the task, by the journal and the files that earlier ones left."""
     spec = TaskSpec(task_id="task", inputs={}, stages=())
     try:
@@ -87,13 +104,17 @@ async def attempt(bench, generator, countdown=()):
         gc.collect()  # now the dead attempt owns the task no longer
         journal = await bench.journal.begin(spec)
     files = await bench.storage.open("task")
-    countdown = list(countdown)
+    countdown = countdown or Countdown()
     async with AsyncExitStack() as stack:
         scheduler = LocalScheduler()
         stack.push_async_callback(scheduler.aclose)
         context = Context(Fragile(journal, countdown), Fragile(files, countdown), scheduler)
         try:
             return await generator.generate(face(), tone(), context)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await journal.finish(TaskState.DEFERRED, None)  # as a run does
+            raise
         finally:
             await files.close()
 
@@ -109,7 +130,7 @@ async def test_killed_at_any_moment_the_next_attempt_ends_with_one_talk(
         bench.service.fail(POST, fault)
     generator = bench.generator()
     with suppress(Killed, BaseExceptionGroup):
-        await attempt(bench, generator, [moment])
+        await attempt(bench, generator, Countdown(moment, die))
     video = await attempt(bench, bench.generator())
     assert video.duration == pytest.approx(1.0, abs=0.3)
     ledger = bench.service.ledger
@@ -161,6 +182,54 @@ async def test_a_lost_talk_is_found_however_little_the_list_shows(anyio_backend,
     assert len(ledger.talks) == 4
     assert result.metadata["d_id"]["talk_id"] == ledger.talks[3]
     assert len({each.metadata["d_id"]["talk_id"] for each in others}) == 3
+
+
+async def test_a_look_that_takes_long_does_not_use_the_window_up(anyio_backend, bench):
+    """What it shows is older than its arrival."""
+    bench.service.behaviour.list_delay = 15.0
+    bench.service.fail(POST, LOST)
+    bench.service.fail(LIST, Fault(delay=40.0))
+    assert (await bench.run()).success
+    assert len(bench.service.ledger.talks) == bench.service.ledger.requests[POST] == 1
+    assert bench.service.ledger.requests[LIST] == 2
+
+
+async def test_a_talk_that_is_listed_before_it_can_be_looked_at_is_waited_for(anyio_backend, bench):
+    bench.service.behaviour.list_user_data = bench.service.behaviour.list_source_url = False
+    bench.service.fail(POST, LOST)
+    gone = Fault(status=404, body={"kind": "NotFoundError", "description": "talk not found"})
+    bench.service.fail("GET /talks/{id}", gone, times=2)
+    assert (await bench.run()).success
+    assert len(bench.service.ledger.talks) == bench.service.ledger.requests[POST] == 1
+
+
+async def test_an_answer_with_nothing_but_an_id_is_taken(anyio_backend, bench):
+    """Whatever else it lacks: whoever has the id need not search."""
+    said = {"id": f"tlk_{1:021d}"}
+    bench.service.fail(POST, Fault(status=200, body=said, work=True))
+    assert (await bench.run()).success
+    assert bench.service.ledger.requests[LIST] == 0
+
+
+async def test_running_an_unknown_task_again_asks_anew(anyio_backend, bench):
+    """That is the caller's decision, after he has looked for the token."""
+    bench.service.fail(POST, NOT_MADE)
+    generator = bench.generator(repost=False)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await bench.run(generator)
+    assert "before running the task again" in caught.value.hint
+    assert (await bench.run(generator)).success
+    assert len(bench.service.ledger.talks) == 1
+
+
+async def test_nothing_is_kept_there_also_if_the_process_died_after_collecting(
+    anyio_backend, bench
+):
+    await attempt(bench, bench.generator())  # that it did not delete stands for the death
+    await attempt(bench, bench.generator(keep_remote=False))
+    state = bench.service._state
+    assert (list(state.images), list(state.audios), list(state.there())) == ([], [], [])
+    assert bench.service.ledger.downloads == 1
 
 
 async def test_without_reposting_an_absent_talk_is_unknown_at_once(anyio_backend, bench):
@@ -234,6 +303,36 @@ async def test_cancelled_before_asking_nothing_is_open(anyio_backend, bench):
     assert await bench.operations() == []
 
 
+@pytest.mark.parametrize("fault", [None, LOST], ids=["none", "lost"])
+@pytest.mark.parametrize(
+    ("anyio_backend", "moment"), [(("asyncio", "trio")[moment % 2], moment) for moment in range(32)]
+)
+async def test_cancelled_at_any_moment_the_next_attempt_ends_with_one_talk(
+    anyio_backend, bench, client_of, moment, fault
+):
+    """Before and after each word to the journal and the files, each request and each answer."""
+    if fault is not None:
+        bench.service.fail(POST, fault)
+    with anyio.CancelScope() as scope:
+        countdown = Countdown(moment, scope.cancel)
+        hooks = {"request": [countdown.atick], "response": [countdown.atick]}
+        async with (
+            httpx.AsyncClient(event_hooks=hooks) as http,
+            client_of(bench.service, http=http) as client,
+        ):
+            await attempt(bench, bench.generator(client=client), countdown)
+    made = bench.service.ledger.talks
+    if scope.cancelled_caught and made:  # whatever exists is in the journal, or can be found
+        (operation,) = await bench.operations()
+        assert operation.settled in {None, "collected"}
+        assert operation.facts["posts"] >= 1
+    bench.service.heal()
+    video = await attempt(bench, bench.generator())
+    assert video.file.size > 0
+    ledger = bench.service.ledger
+    assert len(ledger.talks) == ledger.charged == 1
+
+
 # --- any sequence of faults --------------------------------------------------------------------
 
 faults = st.sampled_from(
@@ -247,16 +346,21 @@ faults = st.sampled_from(
         Fault(status=402, body={"kind": "InsufficientCreditsError", "description": "no"}),
         Fault(status=201, body="{}", work=True),
         Fault(truncate=5),
+        Fault(delay=30.0),
     ]
 )
-requests = st.sampled_from(["POST /images", "POST /audios", POST, LIST, "GET /talks/{id}"])
+requests = st.sampled_from(
+    ["POST /images", "POST /audios", POST, LIST, "GET /talks/{id}", "GET result"]
+)
 scripts = st.lists(st.tuples(requests, faults), max_size=12)
 behaviours = st.fixed_dictionaries(
     {},
     optional={
         "list_user_data": st.booleans(),
+        "list_source_url": st.booleans(),
+        "page_size": st.sampled_from([1, 100]),
         "list_delay": st.sampled_from([0.0, 10.0]),
-        "outcome": st.sampled_from(["done", "error"]),
+        "outcome": st.sampled_from(["done", "error", "rejected"]),
     },
 )
 

@@ -6,11 +6,10 @@ import json
 import logging
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Self
 from urllib.parse import quote
 
 import anyio
-import anyio.to_thread
 
 from talkgen.errors import (
     DIdError,
@@ -30,13 +29,13 @@ from talkgen.generators.did.results import (
     faces_of,
     voices_of,
 )
+from talkgen.generators.did.session import Session, parsed
 from talkgen.generators.did.timing import Clock, Polling, RetryPolicy
-from talkgen.generators.did.traffic import Traffic
 from talkgen.generators.did.webhooks import Sleepers
-from talkgen.requirements import explained
 
 if TYPE_CHECKING:
     import os
+    import ssl
     from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
@@ -50,8 +49,6 @@ if TYPE_CHECKING:
 __all__ = ["BASE_URL", "DIdClient"]
 
 logger = logging.getLogger(__name__)
-
-R = TypeVar("R")
 
 BASE_URL = "https://api.d-id.com"
 IMAGE_TYPES = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png"}
@@ -90,6 +87,7 @@ class DIdClient:
         *,
         base_url: str = BASE_URL,
         http: httpx.AsyncClient | None = None,
+        verify: ssl.SSLContext | None = None,
         http2: bool = False,
         max_requests: int = 8,
         retry: RetryPolicy | None = None,
@@ -102,7 +100,10 @@ class DIdClient:
             api_key: `user:password` as D-ID's studio shows it, the same in base64, or a value
                 that begins with `Basic ` or `Bearer `.
             base_url: Of the API.
-            http: A client of the caller's, with its own timeouts and limits; it stays open.
+            http: A client of the caller's, with its own proxies, certificates, timeouts and
+                limits; it stays open. Give it a read timeout of a minute: D-ID checks the picture
+                and the recording before it answers the request for a talk.
+            verify: Which authorities are trusted, where those of `certifi` are not the ones.
             http2: Speak HTTP/2 where the server does; needs `httpx[http2]`.
             max_requests: At a time, whatever the number of runs.
             retry: How often requests are repeated.
@@ -114,14 +115,15 @@ class DIdClient:
         """
         self._header = authorization(api_key)
         self._base_url = base_url
-        self._http, self._http2, self._max_requests = http, http2, max_requests
+        self._http, self._verify, self._http2 = http, verify, http2
+        self._connections = max_requests + DOWNLOADS
         self.policy, self.polling = retry or RetryPolicy(), polling or Polling()
         self.clock = clock or Clock()
-        self._traffic = Traffic(max_requests, self.policy, self.clock)
+        self._session = Session(
+            self._connect, limit=max_requests, policy=self.policy, clock=self.clock
+        )
         self._downloads = anyio.CapacityLimiter(DOWNLOADS)
         self._sleepers = Sleepers(self.clock)
-        self._opening = anyio.Lock()
-        self._opened: Transport | None = None
 
     def __repr__(self) -> str:
         return f"<DIdClient of {self._base_url}>"
@@ -142,15 +144,38 @@ class DIdClient:
 
     async def aclose(self) -> None:
         """Close the connections, other than the caller's own."""
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            with anyio.CancelScope(shield=True):
-                await opened.aclose()
+        await self._session.aclose()
+
+    def _connect(self) -> Transport:
+        from talkgen.generators.did.transport import Transport
+
+        return Transport(
+            self._header,
+            base_url=self._base_url,
+            http=self._http,
+            connections=self._connections,
+            verify=self._verify,
+            http2=self._http2,
+        )
+
+    @property
+    def refusals(self) -> int:
+        """How often D-ID has answered that there are too few credits.
+
+        What spends takes an earlier value as `since`: whoever makes a video of several requests
+        is ended by a 402 that another one got meanwhile, instead of asking for it himself.
+        """
+        return self._session.traffic.refusals
 
     # --- uploads -------------------------------------------------------------------------------
 
     async def upload_image(
-        self, data: bytes, *, file_name: str = "portrait.jpg", detect_faces: bool = False
+        self,
+        data: bytes,
+        *,
+        file_name: str = "portrait.jpg",
+        detect_faces: bool = False,
+        since: int | None = None,
     ) -> ImageUpload:
         """Upload a picture, kept for a day or two.
 
@@ -158,43 +183,43 @@ class DIdClient:
             data: JPEG or PNG, 160 pixels a side or more, 10 MB at most.
             file_name: 50 of `a-z A-Z 0-9 . _ -` at most, ending in `.jpg`, `.jpeg` or `.png`.
             detect_faces: Have D-ID count the faces.
+            since: `refusals` when the video was begun; by default, now.
 
         Raises:
             ValueError: The name does not say what the file is.
             talkgen.errors.DIdError: See the module `talkgen.errors`.
         """
-        form = {
-            "files": {"image": (file_name, data, _media_type(file_name, IMAGE_TYPES))},
-            "data": {"detect_faces": "true"} if detect_faces else {},
-        }
-        return await self._ask(
+        return await self._session.ask(
             ImageUpload.parse,
             "POST",
             "/images",
             doing="upload the picture",
-            spends=True,
-            **form,
+            since=self.refusals if since is None else since,
+            files={"image": (file_name, data, _media_type(file_name, IMAGE_TYPES))},
+            data={"detect_faces": "true"} if detect_faces else {},
         )
 
-    async def upload_audio(self, data: bytes, *, file_name: str = "speech.wav") -> AudioUpload:
+    async def upload_audio(
+        self, data: bytes, *, file_name: str = "speech.wav", since: int | None = None
+    ) -> AudioUpload:
         """Upload a recording, kept for a day or two.
 
         Args:
             data: 6 MB at most.
             file_name: As for `upload_image`, ending in `.wav`, `.mp3`, `.m4a`, `.mp4` or `.flac`.
+            since: `refusals` when the video was begun; by default, now.
 
         Raises:
             ValueError: The name does not say what the file is.
             talkgen.errors.DIdError: See the module `talkgen.errors`.
         """
-        files = {"audio": (file_name, data, _media_type(file_name, AUDIO_TYPES))}
-        return await self._ask(
+        return await self._session.ask(
             AudioUpload.parse,
             "POST",
             "/audios",
             doing="upload the recording",
-            spends=True,
-            files=files,
+            since=self.refusals if since is None else since,
+            files={"audio": (file_name, data, _media_type(file_name, AUDIO_TYPES))},
         )
 
     async def delete_image(self, image_id: str) -> None:
@@ -207,7 +232,7 @@ class DIdClient:
 
     async def detect_faces(self, source_url: str) -> tuple[FaceBox, ...]:
         """Where D-ID sees faces in a picture that was uploaded or is on the web."""
-        return await self._ask(
+        return await self._session.ask(
             faces_of,
             "POST",
             "/images/face-detection",
@@ -222,24 +247,26 @@ class DIdClient:
         request: TalkRequest,
         *,
         on_created: Callable[[Talk], Awaitable[object]] | None = None,
+        since: int | None = None,
     ) -> Talk:
         """Ask for a talk; it costs a credit for every 15 seconds that have begun.
 
-        Sending it and `on_created` are shielded from cancellation, for 60 s at most. It is
-        repeated only where D-ID refused it, or never got it.
+        Sending it is shielded from cancellation, for 60 s at most, and then `on_created` is, too.
+        It is repeated only where D-ID refused it, or never got it.
 
         Args:
             request: What is wanted. Give it `user_data` that nothing else has.
             on_created: Awaited with the talk before anything else can happen: writes its id down.
+            since: `refusals` when the video was begun; by default, now.
 
         Raises:
             talkgen.errors.OutcomeUnknown: The answer was lost: the talk may exist, or may yet
                 come to exist. `talkgen.generators.did.find_talk` looks for it.
             talkgen.errors.DIdError: It was not created.
+            TimeoutError: It was created, and `on_created` did not end.
         """
-        return await self._retried(
-            partial(self._post_talk, request, on_created, self._traffic.refusals)
-        )
+        since = self.refusals if since is None else since
+        return await self._session.retried(partial(self._post_talk, request, on_created, since))
 
     async def _post_talk(
         self,
@@ -247,19 +274,19 @@ class DIdClient:
         on_created: Callable[[Talk], Awaitable[object]] | None,
         since: int,
     ) -> Talk:
-        async with self._traffic.turn(since=since):
+        async with self._session.traffic.turn(since=since):
             with anyio.CancelScope(shield=True):
                 talk = await self._post_within_deadline(request)
                 if on_created is not None:
-                    await on_created(talk)
+                    with anyio.fail_after(self.policy.post_deadline):
+                        await on_created(talk)
         return talk
 
     async def _post_within_deadline(self, request: TalkRequest) -> Talk:
         lost: Exception | None = None
         with anyio.move_on_after(self.policy.post_deadline):
             try:
-                transport = await self._transport()
-                answer = await transport.send(
+                answer = await self._session.send(
                     "POST", "/talks", doing="make a talk", body=request.to_json()
                 )
                 return Talk.parse(answer)
@@ -278,12 +305,7 @@ class DIdClient:
             talkgen.errors.ResultExpired: There is none, or none any more.
             talkgen.errors.DIdError: See the module `talkgen.errors`.
         """
-
-        async def once() -> Talk:
-            async with self._traffic.turn():
-                return await self._show(talk_id)
-
-        return await self._retried(once)
+        return await self._session.retried(partial(self._seen, talk_id))
 
     async def list_talks(self, *, limit: int = 100, token: str | None = None) -> TalkPage:
         """A part of the account's talks, in no order that D-ID promises.
@@ -293,7 +315,7 @@ class DIdClient:
             token: From the part before.
         """
         params = {"limit": str(limit)} | ({"token": token} if token else {})
-        return await self._ask(
+        return await self._session.ask(
             TalkPage.parse, "GET", "/talks", doing="list the talks", params=params
         )
 
@@ -350,22 +372,22 @@ class DIdClient:
     async def _look(self, talk_id: str) -> Talk | DIdError:
         """One look, once: the next one is the retry."""
         try:
-            async with self._traffic.turn():
-                return await self._show(talk_id)
+            return await self._seen(talk_id)
         except DIdError as error:
             return error
 
-    async def _show(self, talk_id: str) -> Talk:
+    async def _seen(self, talk_id: str) -> Talk:
         try:
-            transport = await self._transport()
-            answer = await transport.send("GET", f"/talks/{_part(talk_id)}", doing="show the talk")
+            async with self._session.traffic.turn():
+                path = f"/talks/{_part(talk_id)}"
+                answer = await self._session.send("GET", path, doing="show the talk")
         except DIdError as error:
             error.talk_id = talk_id
             if error.status == NOT_FOUND:
                 gone = f"D-ID does not have talk {talk_id} (any more)."
                 raise ResultExpired(gone, status=NOT_FOUND, talk_id=talk_id) from error
             raise
-        return _parsed(Talk.parse, answer)
+        return parsed(Talk.parse, answer)
 
     def notify(self, body: bytes | str | Mapping[str, JSON]) -> bool:
         """Hand over what a talk's webhook was sent; from any thread.
@@ -382,7 +404,7 @@ class DIdClient:
         try:
             value = json.loads(body) if isinstance(body, bytes | bytearray | str) else dict(body)
             talk = Talk.parse(value)
-        except ValueError:
+        except (ValueError, RecursionError):  # anybody may have sent it
             logger.warning("A webhook body was no talk of D-ID's; it was left out.")
             return False
         return self._sleepers.wake(talk.id)
@@ -414,15 +436,17 @@ class DIdClient:
         if talk.result_url is None:
             raise DIdError(f"Talk {talk.id} has no video: it is {talk.status}.", talk_id=talk.id)
         async with self._downloads:
-            transport = await self._transport()
-            await self._retried(partial(transport.download, talk.result_url, path))
+            transport = await self._session.transport()
+            await self._session.retried(partial(transport.download, talk.result_url, path))
 
     # --- the account ---------------------------------------------------------------------------
 
     async def credits(self) -> Credits:
         """What the account has left."""
         try:
-            return await self._ask(Credits.parse, "GET", "/credits", doing="tell the credits")
+            return await self._session.ask(
+                Credits.parse, "GET", "/credits", doing="tell the credits"
+            )
         except DIdError as error:
             if error.status != NOT_FOUND:
                 raise
@@ -431,79 +455,16 @@ class DIdClient:
     async def voices(self, provider: str | None = None) -> tuple[Voice, ...]:
         """The voices for texts, of one provider (like `microsoft`) or of all."""
         params = {"provider": provider} if provider else None
-        return await self._ask(
+        return await self._session.ask(
             voices_of, "GET", "/tts/voices", doing="list the voices", params=params
         )
 
-    # --- asking --------------------------------------------------------------------------------
-
-    async def _transport(self) -> Transport:
-        """The connections, made in a thread: reading certificates takes a while."""
-        async with self._opening:
-            if self._opened is None:
-                self._opened = await anyio.to_thread.run_sync(self._open)
-            return self._opened
-
-    def _open(self) -> Transport:
-        from talkgen.generators.did.transport import Transport
-
-        return Transport(
-            self._header,
-            base_url=self._base_url,
-            http=self._http,
-            connections=self._max_requests + DOWNLOADS,
-            http2=self._http2,
-        )
-
-    async def _ask(
-        self,
-        parse: Callable[[JSON], R],
-        method: str,
-        path: str,
-        *,
-        doing: str,
-        spends: bool = False,
-        **what: Any,
-    ) -> R:
-        """Ask, again where that helps, and read the answer."""
-        since = self._traffic.refusals if spends else None
-
-        async def once() -> R:
-            async with self._traffic.turn(since=since):
-                transport = await self._transport()
-                answer = await transport.send(method, path, doing=doing, **what)
-                return _parsed(parse, answer)
-
-        return await self._retried(once)
-
     async def _delete(self, path: str, doing: str) -> None:
         try:
-            await self._ask(lambda _answer: None, "DELETE", path, doing=doing)
+            await self._session.ask(lambda _answer: None, "DELETE", path, doing=doing)
         except DIdError as error:
             if error.status != NOT_FOUND:
                 raise
-
-    async def _retried(self, call: Callable[[], Awaitable[R]]) -> R:
-        with explained():
-            import stamina
-
-        policy, real = self.policy, self.clock.real
-
-        def backoff(error: Exception) -> bool | float:
-            wait = policy.wait(error)
-            return wait if isinstance(wait, bool) else real(wait)
-
-        async for attempt in stamina.retry_context(
-            on=backoff,
-            attempts=policy.retries + 1,
-            timeout=None,
-            wait_initial=real(policy.first_wait),
-            wait_jitter=real(policy.jitter),
-            wait_max=real(policy.longest_wait),
-        ):
-            with attempt:
-                return await call()
-        raise AssertionError("the last try either returns or raises")
 
 
 def _lost(request: TalkRequest, cause: Exception | None) -> OutcomeUnknown:
@@ -514,13 +475,6 @@ def _lost(request: TalkRequest, cause: Exception | None) -> OutcomeUnknown:
     )
     error.token = request.user_data
     return error
-
-
-def _parsed(parse: Callable[[JSON], R], answer: JSON) -> R:
-    try:
-        return parse(answer)
-    except ValueError as error:
-        raise ServiceUnavailable(f"D-ID's answer cannot be used: {error}.") from error
 
 
 def _part(name: str) -> str:

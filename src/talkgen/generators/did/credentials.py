@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import re
 
 from talkgen._types import Secret
 
-__all__ = ["authorization", "hidden"]
+__all__ = ["authorization", "form_of", "hidden"]
 
 # What may stand in a header, and is no text that was pasted along with the key.
 KEY = re.compile(r"(?:(?:Basic|Bearer) )?[!-~]+")
-SCHEMES = ("Basic", "Bearer")
+SCHEMES = ("Basic ", "Bearer ")
 HIDDEN = "***"
 SHORTEST = 8  # what is shorter is no secret, and may be a part of any word
 
@@ -34,10 +35,37 @@ def authorization(api_key: str) -> Secret:
     return Secret(key if key.startswith(SCHEMES) else f"Basic {key}")
 
 
+def form_of(api_key: str) -> str:
+    """Which of the forms a key has, in words that do not repeat it.
+
+    Raises:
+        ValueError: It is none of them, or only a part of a key.
+    """
+    scheme, _, value = authorization(api_key).partition(" ")
+    if str.__str__(api_key).strip().startswith(SCHEMES):
+        return f"the form '{scheme} ...'"
+    if ":" in value:
+        return "the form 'user:password'"
+    if ":" in _decoded(value):
+        return "base64"
+    raise ValueError(
+        "The D-ID API key has no ':', and is not the base64 of one that has; it may be half of it."
+    )
+
+
 def hidden(text: str, header: str) -> str:
     """A text without the key: the gateway repeats headers that it does not understand."""
     value = header.partition(" ")[2]
-    for secret in (header, value, value.partition(":")[2]):
+    plain = _decoded(value)
+    for secret in (header, value, plain, value.partition(":")[2], plain.partition(":")[2]):
         if len(secret) >= SHORTEST:
             text = text.replace(secret, HIDDEN)
     return text
+
+
+def _decoded(value: str) -> str:
+    """The key in its other form, where it was given in base64."""
+    try:
+        return base64.b64decode(value, validate=True).decode()
+    except ValueError:
+        return ""

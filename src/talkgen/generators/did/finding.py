@@ -40,7 +40,7 @@ class Wanted:
 
     def is_it(self, talk: Talk) -> bool | None:
         """Whether a talk is the one; None where what is shown of it does not tell."""
-        if talk.user_data is not None:
+        if talk.user_data:
             return talk.user_data == self.user_data
         shown = unquote(talk.source_url or "")
         return any(_object_name(url) in shown for url in self.source_urls) or None
@@ -59,7 +59,8 @@ async def find_talk(client: DIdClient, wanted: Wanted) -> Talk | None:
     """Look for a talk, again and again over the settle window.
 
     Every look reads the whole list, in which D-ID promises neither an order nor `user_data`:
-    what does not tell by itself, and was made since then, is looked at one by one, once.
+    what does not tell by itself, and was made since then, is looked at one by one, until that
+    tells.
 
     Args:
         client: Asks.
@@ -71,18 +72,27 @@ async def find_talk(client: DIdClient, wanted: Wanted) -> Talk | None:
     Raises:
         talkgen.errors.DIdError: The list could not be read, so nothing is known.
     """
-    others: set[str] = set()
-    policy, clock = client.policy, client.clock
-    end = clock.now() + policy.settle_window
-    while not (found := await _matching(client, wanted, others)):
-        rest = end - clock.now()
-        if rest <= 0:
-            return None
-        await clock.sleep(min(policy.settle_interval, rest))
+    found = await _settled(client, wanted)
     if len(found) > 1:
         names = ", ".join(talk.id for talk in found)
         logger.warning("D-ID has several talks of one request, and was paid for each: %s", names)
-    return min(found, key=lambda talk: talk.created_at or LATEST)
+    return min(found, key=lambda talk: talk.created_at or LATEST, default=None)
+
+
+async def _settled(client: DIdClient, wanted: Wanted) -> list[Talk]:
+    """The talks that are it, as soon as there are any; none where the last look has found none.
+
+    The last one is begun when the window is over: one that was under way then, and took long,
+    shows the list as it was before.
+    """
+    others: set[str] = set()
+    policy, clock = client.policy, client.clock
+    end = clock.now() + policy.settle_window
+    while True:
+        last = clock.now() >= end
+        if (found := await _matching(client, wanted, others)) or last:
+            return found
+        await clock.sleep(max(0.0, min(policy.settle_interval, end - clock.now())))
 
 
 async def _matching(client: DIdClient, wanted: Wanted, others: set[str]) -> list[Talk]:
@@ -96,16 +106,17 @@ async def _matching(client: DIdClient, wanted: Wanted, others: set[str]) -> list
             is_it = await _asked(client, wanted, talk)
         if is_it:
             found.append(talk)
-        else:
+        elif is_it is False or not wanted.may_be(talk):
             others.add(talk.id)
     return found
 
 
 async def _asked(client: DIdClient, wanted: Wanted, talk: Talk) -> bool | None:
+    """Whether a talk that is looked at is it; None where the list is ahead of the look."""
     try:
-        return wanted.is_it(await client.get_talk(talk.id))
+        return wanted.is_it(await client.get_talk(talk.id)) or False
     except ResultExpired:
-        return False
+        return None
 
 
 async def _all_talks(client: DIdClient) -> list[Talk]:

@@ -47,6 +47,11 @@ def _colour(_generator: object, _attribute: object, value: str) -> None:
         raise ValueError("background must be a colour, like '#ffffff' or 'teal'")
 
 
+def _not_negative(_generator: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not value >= 0:  # nor what is no number, which no limit would be
+        raise ValueError(f"{attribute.name} must be None, 0 or a number above it")
+
+
 @attrs.frozen(eq=False)
 class DIdGenerator:
     """Has D-ID make the videos; takes recordings and texts, and costs money.
@@ -72,9 +77,11 @@ class DIdGenerator:
             the repr, since its path should be unguessable.
         timeout: Seconds until a talk that is not done is deferred; None takes the settings'
             (`D_ID_TIMEOUT_SECONDS`), else 300, or 20 for each second of the recording.
-        max_credits: The most that one run may cost.
-        budget: The most that all runs of this generator may cost. It counts what the generator
-            itself asked for, since it was made.
+        max_credits: The most that one run may cost; of a text, by the estimate of `cost`.
+        budget: The most that all runs of this object may cost together, in this process: of one
+            pipeline, or of all that were given it. A copy counts anew, and so does the next
+            process, also for what that one goes on with; a run that D-ID could not make is
+            counted out again.
         repost: Ask once more when the answer to a request for a talk was lost and the talk was
             not found; else that is `OutcomeUnknown`.
         keep_remote: Leave talk and uploads at D-ID once the video is here.
@@ -102,9 +109,9 @@ class DIdGenerator:
     provider: str = attrs.field(default="microsoft", kw_only=True)
     name: str = attrs.field(default="talkgen", kw_only=True)
     webhook: str | None = attrs.field(default=None, kw_only=True, repr=False)
-    timeout: float | None = attrs.field(default=None, kw_only=True)
-    max_credits: float | None = attrs.field(default=None, kw_only=True)
-    budget: float | None = attrs.field(default=None, kw_only=True)
+    timeout: float | None = attrs.field(default=None, kw_only=True, validator=_not_negative)
+    max_credits: float | None = attrs.field(default=None, kw_only=True, validator=_not_negative)
+    budget: float | None = attrs.field(default=None, kw_only=True, validator=_not_negative)
     repost: bool = attrs.field(default=True, kw_only=True)
     keep_remote: bool = attrs.field(default=True, kw_only=True)
     check_face: bool = attrs.field(default=True, kw_only=True)
@@ -170,7 +177,7 @@ class DIdGenerator:
             purchase = await Purchase.open(client, context.operations)
             return await Job(self, client, purchase, portrait, speech, context).video()
 
-    def reserve(self, cost: int) -> None:
+    def reserve(self, task_id: str, cost: int) -> None:
         """Count a run in, unless that is more than is allowed.
 
         Raises:
@@ -180,11 +187,15 @@ class DIdGenerator:
             raise BudgetExceeded(
                 f"The run costs {cost} credits, and max_credits is {self.max_credits:g}."
             )
-        self._spending.reserve(cost, self.budget)
+        self._spending.reserve(task_id, cost, self.budget)
 
-    def give_back(self, cost: int) -> None:
+    def give_back(self, task_id: str) -> None:
         """Count a run out that cost nothing after all."""
-        self._spending.give_back(cost)
+        self._spending.give_back(task_id)
+
+    def settle(self, task_id: str, cost: int) -> None:
+        """Count a run for what it did cost."""
+        self._spending.settle(task_id, cost)
 
     def notify(self, body: bytes | str | Mapping[str, JSON]) -> bool:
         """Hand over what the webhook was sent, from any thread; see `DIdClient.notify`."""
@@ -204,6 +215,7 @@ class DIdGenerator:
             )
         options: dict[str, Any] = {"retry": self.retry, "polling": self.polling}
         async with self._clients.one(
-            lambda: DIdClient(api_key, base_url=self.base_url, clock=self.clock, **options)
+            api_key,
+            lambda: DIdClient(api_key, base_url=self.base_url, clock=self.clock, **options),
         ) as client:
             yield client

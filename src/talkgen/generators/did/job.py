@@ -69,7 +69,12 @@ def seconds_of(speech: Speech | Text) -> float:
 
 def credits_for(speech: Speech | Text, pad_audio: float) -> int:
     """What it costs: a credit for every 15 seconds that have begun."""
-    return max(1, ceil((seconds_of(speech) + pad_audio) / BLOCK_SECONDS))
+    return blocks(seconds_of(speech) + pad_audio)
+
+
+def blocks(seconds: float) -> int:
+    """Blocks of 15 seconds that have begun."""
+    return max(1, ceil(seconds / BLOCK_SECONDS))
 
 
 @attrs.define
@@ -83,25 +88,25 @@ class Job:
     _speech: Speech | Text
     _context: StageContext
     _timings: dict[str, float] = attrs.field(factory=dict)
-    _reserved: int = 0
     _seen: str = "asked for"
 
     async def video(self) -> Video:
         """Do whatever is left to be done."""
-        if (kept := await self._kept()) is not None:
-            return kept
+        video = await self._kept() or await self._bought()
+        if not self._generator.keep_remote:
+            await self._tidy()
+        return video
+
+    async def _bought(self) -> Video:
         try:
             if self._purchase.operation is None:
                 await self._begin()
             talk = await self._told(self._made)
         except BaseException:
             if not self._purchase.spends:
-                self._generator.give_back(self._reserved)
+                self._generator.give_back(self._context.task_id)
             raise
-        video = await self._collected(talk)
-        if not self._generator.keep_remote:
-            await self._tidy(talk)
-        return video
+        return await self._collected(talk)
 
     # --- before anything is paid for -----------------------------------------------------------
 
@@ -112,8 +117,7 @@ class Job:
         if generator.check_face:
             await find_mesh(self._portrait, scheduler=self._context.scheduler)
         cost = generator.cost(self._speech)
-        generator.reserve(cost)
-        self._reserved = cost
+        generator.reserve(self._context.task_id, cost)
         with self._timed("upload"):
             uploads = await self._upload()
         await self._purchase.intend(credits=cost, **uploads)
@@ -123,7 +127,8 @@ class Job:
         picture, sound = await self._prepared()
         facts: dict[str, JSON] = {"uploaded_at": utc_now().isoformat()}
         detect = self._generator.detect_faces
-        image = await self._client.upload_image(picture.data, detect_faces=detect)
+        since = self._purchase.since
+        image = await self._client.upload_image(picture.data, detect_faces=detect, since=since)
         if detect and image.faces == 0:
             raise NoFaceInPortrait("D-ID found no face in the portrait.")
         known = self._purchase.operation
@@ -131,7 +136,7 @@ class Job:
         facts |= {"image_urls": [*earlier, image.url], "image_id": image.id}
         if sound is not None:
             name = f"speech.{sound.type}"
-            audio = await self._client.upload_audio(sound.data, file_name=name)
+            audio = await self._client.upload_audio(sound.data, file_name=name, since=since)
             facts |= {"audio_url": audio.url, "audio_id": audio.id}
         return facts
 
@@ -154,7 +159,7 @@ class Job:
             with self._timed("processing"):
                 return await self._client.wait_talk(
                     number,
-                    timeout=generator.timeout or self._context.settings.d_id_timeout_seconds,
+                    timeout=self._timeout(),
                     seconds=seconds_of(self._speech),
                     webhook=generator.webhook is not None,
                     on_look=self._looked,
@@ -165,6 +170,10 @@ class Job:
         except ResultExpired:
             await purchase.settle("unknown")
             raise
+
+    def _timeout(self) -> float | None:
+        own = self._generator.timeout
+        return self._context.settings.d_id_timeout_seconds if own is None else own
 
     async def _request(self) -> TalkRequest:
         """What to ask for; what D-ID may have deleted by now is uploaded again."""
@@ -233,16 +242,24 @@ class Job:
     async def _collected(self, talk: Talk) -> Video:
         """The video, staged and journaled, and nothing to be paid for any more."""
         suffix = self._generator.config.result_format
+        cost = self._cost(talk)
         async with self._context.files.scratch() as folder:
             path = folder / f"video.{suffix}"
             with self._timed("download"):
                 facts = await self._downloaded(talk, path)
             file = await self._context.files.put("videos", f"final.{suffix}", path)
-        video = self._described(file, facts)
-        await self._purchase.record(video=_to_json(video))
+        video = self._described(file, facts, cost)
+        await self._purchase.record(credits=cost, video=_to_json(video))
         await self._purchase.settle("collected")
+        self._generator.settle(self._context.task_id, cost)
         self._context.report(1.0, "Video received from D-ID", stage="did_complete")
         return video
+
+    def _cost(self, talk: Talk) -> int:
+        """What it did cost: of a text, D-ID alone knows how long it is, once it is spoken."""
+        if isinstance(self._speech, Text) and talk.duration is not None:
+            return blocks(talk.duration)
+        return int(self._purchase.known.facts["credits"])
 
     async def _downloaded(self, talk: Talk, path: Path) -> VideoFacts:
         """Fetch the video until it is whole."""
@@ -260,11 +277,10 @@ class Job:
                     raise
         raise AssertionError("the last try either returns or raises")
 
-    def _described(self, file: FileRef, facts: VideoFacts) -> Video:
-        known = self._purchase.known.facts
+    def _described(self, file: FileRef, facts: VideoFacts, cost: int) -> Video:
         metadata = {
-            "talk_id": known["talk_id"],
-            "credits": known["credits"],
+            "talk_id": self._purchase.known.facts["talk_id"],
+            "credits": cost,
             "timings": dict(self._timings),
         }
         return Video(
@@ -288,11 +304,11 @@ class Job:
         self._context.report(1.0, "Video received from D-ID before", stage="did_complete")
         return video
 
-    async def _tidy(self, talk: Talk) -> None:
+    async def _tidy(self) -> None:
         """Delete at D-ID what it keeps; the video is safe, so that failing does no harm."""
         facts, client = self._purchase.known.facts, self._client
         deletions = (
-            (client.delete_talk, talk.id),
+            (client.delete_talk, facts["talk_id"]),
             (client.delete_image, facts.get("image_id")),
             (client.delete_audio, facts.get("audio_id")),
         )

@@ -58,7 +58,7 @@ class Looks:
     def overdue(self, limit: float) -> DIdError:
         """The error once the deadline has passed."""
         match self._last:
-            case ResultExpired() as gone:
+            case ResultExpired() as gone if not self._was_there:
                 return gone
             case Talk(status=status):
                 last = f"it is {status!r}"

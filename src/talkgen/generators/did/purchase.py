@@ -40,6 +40,7 @@ class Purchase:
     """
 
     _client: DIdClient
+    _since: int
     _operations: Operations
     _name: str
     operation: Operation | None
@@ -47,12 +48,13 @@ class Purchase:
     @classmethod
     async def open(cls, client: DIdClient, operations: Operations) -> Purchase:
         """Take up the task's purchase where it stands."""
+        since = client.refusals
         for number in itertools.count(1):
             name = f"d_id_talk_{number}"
             operation = await operations.get(name)
             if operation is None or operation.settled != "refused":
                 break
-        return cls(client, operations, name, operation)
+        return cls(client, since, operations, name, operation)
 
     async def intend(self, **facts: JSON) -> Operation:
         """Journal that a talk will be asked for."""
@@ -69,6 +71,11 @@ class Purchase:
         if self.known.settled != "collected":
             await self._operations.settle(self._name, outcome)
             self.operation = await self._operations.get(self._name)
+
+    @property
+    def since(self) -> int:
+        """What the client's `refusals` were when this was begun: a 402 since then ends it."""
+        return self._since
 
     @property
     def spends(self) -> bool:
@@ -117,7 +124,7 @@ class Purchase:
     async def _post(self, request: TalkRequest, lost_before: int) -> None:
         """Ask once; that the answer was lost is no error yet."""
         try:
-            await self._client.create_talk(request, on_created=self._write_down)
+            await self._client.create_talk(request, on_created=self._write_down, since=self._since)
         except OutcomeUnknown as error:
             logger.warning("%s", str(error))  # not the error: a kept record would keep its frames
         except DIdError as error:

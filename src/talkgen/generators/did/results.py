@@ -15,6 +15,7 @@ __all__ = ["AudioUpload", "Credits", "FaceBox", "ImageUpload", "Talk", "TalkPage
 
 ENDS = frozenset({"done", "error", "rejected"})
 KNOWN = ENDS | {"created", "started"}
+UNKNOWN = "unknown"
 
 
 @attrs.frozen
@@ -96,7 +97,8 @@ class Talk:
 
     Attributes:
         id: Its name at D-ID.
-        status: `created`, `started`, `done`, `error`, `rejected`, or a word that is new.
+        status: `created`, `started`, `done`, `error`, `rejected`, or a word that is new; `unknown`
+            where the answer has none.
         created_at: UTC; None where the answer has none, or none that could be read.
         started_at: The same, of when D-ID began.
         modified_at: The same, of the last change.
@@ -142,7 +144,7 @@ class Talk:
         """Read an answer, or a webhook's body.
 
         Raises:
-            ValueError: It has no `id` or no `status`.
+            ValueError: It has no `id`.
         """
         facts = _object(value)
         error = _mapping(facts.get("error"))
@@ -150,7 +152,7 @@ class Talk:
         form = _text(config.get("result_format"))
         return cls(
             id=_required(facts, "id"),
-            status=_required(facts, "status"),
+            status=_text(facts.get("status")) or UNKNOWN,
             created_at=moment(facts.get("created_at")),
             started_at=moment(facts.get("started_at")),
             modified_at=moment(facts.get("modified_at")),
@@ -189,7 +191,7 @@ class TalkPage:
         items = facts.get("talks")
         if not isinstance(items, list):
             raise ValueError("there are no talks in it")  # noqa: TRY004 - as below
-        readable = [item for item in map(_mapping, items) if item.get("id") and item.get("status")]
+        readable = [item for item in map(_mapping, items) if _text(item.get("id"))]
         return cls(tuple(map(Talk.parse, readable)), _text(facts.get("token")))
 
 
@@ -274,7 +276,7 @@ def faces_of(value: JSON) -> tuple[FaceBox, ...]:
 def voices_of(value: JSON) -> tuple[Voice, ...]:
     """Read the list of voices; one that cannot be read is left out."""
     items = value if isinstance(value, list) else []
-    return tuple(Voice.parse(item) for item in items if isinstance(item, dict) and item.get("id"))
+    return tuple(Voice.parse(item) for item in items if _text(_mapping(item).get("id")))
 
 
 def moment(value: JSON) -> datetime | None:
@@ -319,6 +321,6 @@ def _number(value: JSON) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

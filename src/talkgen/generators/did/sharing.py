@@ -1,4 +1,4 @@
-"""One client for all runs of an event loop."""
+"""One client for all runs of an event loop and an account."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 
     from anyio.lowlevel import EventLoopToken
 
-    from talkgen._types import JSON
+    from talkgen._types import JSON, Secret
     from talkgen.generators.did.client import DIdClient
 
 __all__ = ["SharedClients"]
 
 
 class SharedClients:
-    """A client for each event loop, made for its first user and closed after its last."""
+    """A client for each event loop and key, made for its first user, closed after its last."""
 
     def __init__(self) -> None:
         """Make nothing yet."""
         self._lock = threading.Lock()
-        self._clients: dict[EventLoopToken, tuple[DIdClient, list[None]]] = {}
+        self._clients: dict[tuple[EventLoopToken, Secret], tuple[DIdClient, list[None]]] = {}
 
     @asynccontextmanager
-    async def one(self, make: Callable[[], DIdClient]) -> AsyncIterator[DIdClient]:
-        """Use the loop's client."""
-        loop = anyio.lowlevel.current_token()
+    async def one(self, api_key: Secret, make: Callable[[], DIdClient]) -> AsyncIterator[DIdClient]:
+        """Use the loop's client of an account: pipelines may have settings of their own."""
+        place = anyio.lowlevel.current_token(), api_key
         with self._lock:
-            if loop not in self._clients:
-                self._clients[loop] = make(), []
-            client, users = self._clients[loop]
+            if place not in self._clients:
+                self._clients[place] = make(), []
+            client, users = self._clients[place]
             users.append(None)
         try:
             yield client
@@ -42,7 +42,7 @@ class SharedClients:
             with self._lock:
                 users.pop()
                 if last := not users:
-                    del self._clients[loop]
+                    del self._clients[place]
             if last:
                 await client.aclose()
 

@@ -10,14 +10,15 @@ __all__ = ["Spending"]
 
 
 class Spending:
-    """What a generator has spent, or is about to. Thread-safe."""
+    """What the runs of one generator have cost, or are about to. Thread-safe."""
 
     def __init__(self) -> None:
         """Nothing yet."""
         self._lock = threading.Lock()
+        self._open: dict[str, int] = {}
         self.credits = 0
 
-    def reserve(self, cost: int, budget: float | None) -> None:
+    def reserve(self, task_id: str, cost: int, budget: float | None) -> None:
         """Count a run in.
 
         Raises:
@@ -29,12 +30,19 @@ class Spending:
                     f"The run costs {cost} credits; {self.credits} of the budget of {budget:g} "
                     "are spent already."
                 )
+            self._open[task_id] = cost
             self.credits += cost
 
-    def give_back(self, cost: int) -> None:
+    def give_back(self, task_id: str) -> None:
         """Count a run out that cost nothing after all."""
         with self._lock:
-            self.credits -= cost
+            self.credits -= self._open.pop(task_id, 0)
+
+    def settle(self, task_id: str, cost: int) -> None:
+        """Count a run for what it did cost, if it was counted in."""
+        with self._lock:
+            if task_id in self._open:
+                self.credits += cost - self._open.pop(task_id)
 
     def __reduce__(self) -> tuple[type[Spending], tuple[()]]:
         return Spending, ()

@@ -101,7 +101,8 @@ class Polling:
         jitter: The share of a wait that chance takes off or adds, 0..1.
         patience: Seconds that a talk is waited for at least.
         patience_per_second: The same, for each second of the recording.
-        webhook: Seconds between two looks where a webhook is to tell of the end.
+        webhook: Seconds between two looks where a webhook is to tell of the end. The first look is
+            as early as without one: what came before anybody waited has woken nobody.
     """
 
     first: float = _seconds(2.0)
@@ -116,9 +117,8 @@ class Polling:
         """Seconds before each look, without end."""
         wait = self.first
         while True:
-            usual = self.webhook if webhook else wait
-            yield usual * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311
-            wait = min(wait * self.growth, self.longest)
+            yield wait * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311
+            wait = self.webhook if webhook else min(wait * self.growth, self.longest)
 
     def deadline(self, seconds: float) -> float:
         """Seconds that a talk of a recording of this length is waited for."""
@@ -140,7 +140,7 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
         return float(text)
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+        date = date if date.tzinfo else date.replace(tzinfo=UTC)
+        return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())

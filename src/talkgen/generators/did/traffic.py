@@ -21,8 +21,11 @@ class Traffic:
     """Lets requests of one account through, first come, first served.
 
     A 429 stops all of them for the time that it asks for, and leaves one at a time afterwards;
-    each success admits one more, up to the limit. A 402 ends the spending requests that wait at
-    that time; those that come later ask again.
+    each success admits one more, up to the limit. A 402 ends what was begun before it and spends,
+    wherever it is: it asks for nothing more. What begins later asks again.
+
+    Attributes:
+        refusals: How many 402s there were: what a video that spends knows when it is begun.
     """
 
     def __init__(self, limit: int, policy: RetryPolicy, clock: Clock) -> None:
@@ -30,34 +33,31 @@ class Traffic:
         self._limit, self._policy, self._clock = limit, policy, clock
         self._limiter = anyio.CapacityLimiter(limit)
         self._closed_until = float("-inf")
-        self._refused: list[InsufficientCredits] = []
-
-    @property
-    def refusals(self) -> int:
-        """How many 402s there were: what a spending request knows when it begins."""
-        return len(self._refused)
+        self.refusals = 0
+        self._refusal: InsufficientCredits | None = None
 
     @asynccontextmanager
     async def turn(self, *, since: int | None = None) -> AsyncIterator[None]:
         """Wait until a request may be sent, and learn from what comes of it.
 
         Args:
-            since: `refusals` when the request began, for one that spends.
+            since: `refusals` when the video was begun, of a request that spends.
 
         Raises:
             talkgen.errors.InsufficientCredits: There was a 402 since then.
         """
         async with self._limiter:
             await self._opened()
-            if since is not None and self.refusals > since:
-                raise _again(self._refused[-1])
+            if self._refusal is not None and since is not None and since < self.refusals:
+                raise _again(self._refusal)
             try:
                 yield
             except RateLimited as error:
                 self._pause(error)
                 raise
             except InsufficientCredits as error:
-                self._refused.append(error)
+                self.refusals += 1
+                self._refusal = error
                 raise
             if self._limiter.total_tokens < self._limit:
                 self._limiter.total_tokens += 1
@@ -75,7 +75,7 @@ class Traffic:
 def _again(error: InsufficientCredits) -> InsufficientCredits:
     """The same for another waiter: an exception that is raised twice mixes up its tracebacks."""
     return InsufficientCredits(
-        f"{error.message} This run waited for its turn, and did not ask.",
+        f"{error.message} This was said to another run; this one did not ask.",
         hint=error.hint,
         status=error.status,
         kind=error.kind,

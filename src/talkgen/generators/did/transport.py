@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,6 +20,7 @@ with explained():
 
 if TYPE_CHECKING:
     import os
+    import ssl
     from collections.abc import Iterator, Mapping
 
     from talkgen._types import JSON, Secret
@@ -48,6 +51,7 @@ class Transport:
         base_url: str,
         http: httpx.AsyncClient | None,
         connections: int,
+        verify: ssl.SSLContext | None,
         http2: bool,
     ) -> None:
         """Open no connection yet.
@@ -57,15 +61,17 @@ class Transport:
             base_url: Of the API.
             http: The caller's client; it is not closed here.
             connections: The most at a time, of a client made here.
+            verify: Which authorities a client made here trusts; None for the usual ones.
             http2: Whether a client made here may speak HTTP/2.
+
+        Raises:
+            talkgen.errors.MissingDependency: HTTP/2 needs a package that is absent.
         """
         self._header, self._base_url = header, base_url.rstrip("/")
         self._owned = http is None
-        self._http = http or httpx.AsyncClient(
-            timeout=TIMEOUTS,
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            http2=http2,
-        )
+        self._http = http or _client(connections, verify, http2=http2)
+        # At the level of debugging, HTTP/2 writes down the headers, and the key with them.
+        logging.getLogger("hpack.hpack").addFilter(_above_debug)
 
     async def aclose(self) -> None:
         """Close what was made here."""
@@ -99,7 +105,7 @@ class Transport:
             talkgen.errors.DIdError: The class for what went wrong. `ServiceUnavailable.sent`
                 tells whether the request may have arrived.
         """
-        with _explained(doing):
+        with _explained(doing), _read_whole(doing):
             response = await self._http.request(
                 method,
                 self._base_url + path,
@@ -148,20 +154,48 @@ class Transport:
                     await response.aclose()
 
     def _link(self, url: str) -> httpx.Request:
-        """A request whose target is the link, byte for byte.
-
-        httpx would encode it anew, which breaks signatures, and write it to its log.
-        """
+        """A request whose target is the link, byte for byte."""
         parts = urlsplit(url)
         allowed = {"https", urlsplit(self._base_url).scheme}
-        origin = f"{parts.scheme}://{parts.netloc}"
         if parts.scheme not in allowed or not parts.netloc or not url.isascii():
             raise DIdError("D-ID gave a link to the video that is no https link.")
-        target = url[len(origin) :].partition("#")[0] or "/"
-        request = self._http.build_request("GET", origin, extensions={"target": target.encode()})
+        origin = f"{parts.scheme}://{parts.netloc}"
+        request = self._http.build_request("GET", origin)
         request.headers.pop("Authorization", None)
-        request.extensions.setdefault("timeout", self._http.timeout.as_dict())
+        request.url = _Link(origin, url[len(origin) :].partition("#")[0] or "/")
         return request
+
+
+class _Link(httpx.URL):
+    """Of an origin that everybody may see, with a target that nobody touches.
+
+    httpx would encode the target anew, which breaks signatures, and write it to its log. Its own
+    `target` extension reaches the CONNECT of a proxy, too, which then asks for the wrong host.
+    """
+
+    def __init__(self, origin: str, target: str) -> None:
+        super().__init__(origin)
+        self._target = target.encode()
+
+    @property
+    def raw_path(self) -> bytes:
+        return self._target
+
+
+def _client(connections: int, verify: ssl.SSLContext | None, *, http2: bool) -> httpx.AsyncClient:
+    if http2:
+        with explained():
+            import_module("h2")
+    return httpx.AsyncClient(
+        timeout=TIMEOUTS,
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+        verify=verify or True,
+        http2=http2,
+    )
+
+
+def _above_debug(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
 
 
 def _refuse(status: int, body: bytes, doing: str) -> None:
@@ -174,7 +208,7 @@ def _refuse(status: int, body: bytes, doing: str) -> None:
 def _read(content: bytes, doing: str) -> JSON:
     try:
         return json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ServiceUnavailable(
             f"D-ID's answer to the request to {doing} cannot be read: it is no JSON."
         ) from error
@@ -186,7 +220,27 @@ def _explained(doing: str) -> Iterator[None]:
     try:
         yield
     except httpx.HTTPError as error:
-        what = f"{type(error).__name__}: {error}".rstrip(": ")
-        unavailable = ServiceUnavailable(f"D-ID could not be asked to {doing}: {what}.")
-        unavailable.sent = not isinstance(error, NEVER_SENT)
-        raise unavailable from error
+        raise _unavailable(doing, error, sent=not isinstance(error, NEVER_SENT)) from error
+
+
+@contextmanager
+def _read_whole(doing: str) -> Iterator[None]:
+    """Map what sockets raise and httpx lets through, like errors of TLS amid an answer."""
+    try:
+        yield
+    except OSError as error:
+        raise _unavailable(doing, error, sent=True) from error
+
+
+def _unavailable(doing: str, error: Exception, *, sent: bool) -> ServiceUnavailable:
+    what = f"{type(error).__name__}: {_reason(error)}".rstrip(": ")
+    unavailable = ServiceUnavailable(f"D-ID could not be asked to {doing}: {what}.")
+    unavailable.sent = sent
+    return unavailable
+
+
+def _reason(error: BaseException | None) -> str:
+    """What it says, or what it came from: on trio, httpx's own errors say nothing."""
+    while error is not None and not str(error):
+        error = error.__cause__ or error.__context__
+    return str(error or "")

@@ -44,7 +44,10 @@ def _bytes(body: bytes | str | JSON) -> bytes:
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """Something that goes wrong with one request.
+    """Something that goes wrong with one request, or with one webhook.
+
+    A webhook with `drop` is lost, with `delay` late; with a `body` it says something else, and with
+    `truncate` a part of it.
 
     Attributes:
         status: Answer this instead; None leaves the answer as it is.

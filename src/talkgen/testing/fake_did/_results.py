@@ -12,7 +12,7 @@ from talkgen.testing.fake_did._media import video
 from talkgen.testing.fake_did._state import DAY, OWNER
 
 if TYPE_CHECKING:
-    from talkgen.testing.fake_did._api import Request
+    from talkgen.testing.fake_did._request import Request
     from talkgen.testing.fake_did._state import State, Talk
 
 __all__ = ["Results"]

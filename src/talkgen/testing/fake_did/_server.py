@@ -8,9 +8,10 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from talkgen.testing.fake_did._api import Request
+from talkgen.testing.fake_did._request import Request
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from talkgen.testing.fake_did._faults import Answer, Fault, FaultScript
@@ -31,6 +32,7 @@ class Server:
         state: State,
         faults: FaultScript,
         name: Callable[[Request], str],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Not started yet.
 
@@ -39,9 +41,16 @@ class Server:
             state: Counts requests, and knows the time.
             faults: What goes wrong.
             name: What faults and the ledger call a request.
+            tls: Answer by https, with this certificate.
         """
+        self._scheme = "https" if tls else "http"
         self.answer, self.state, self.faults, self.name = answer, state, faults, name
         self._http = _Http(self)
+        if tls is not None:
+            # The handshake waits for the connection's own thread.
+            self._http.socket = tls.wrap_socket(
+                self._http.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(
             target=self._http.serve_forever, args=(0.02,), name="fake D-ID", daemon=True
         )
@@ -49,7 +58,7 @@ class Server:
     @property
     def base_url(self) -> str:
         """Where it answers."""
-        return f"http://127.0.0.1:{self._http.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_port}"
 
     def start(self) -> None:
         """Begin to answer."""
@@ -94,9 +103,10 @@ class _Http(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that left is no news; anything else is a bug to be seen."""
+        import ssl
         import sys
 
-        if not isinstance(sys.exception(), ConnectionError):
+        if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):
             super().handle_error(request, client_address)
 
 

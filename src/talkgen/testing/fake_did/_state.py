@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
     from talkgen._types import JSON
 
-__all__ = ["Behaviour", "Clock", "Exchange", "Ledger", "Outcome", "State", "Talk", "Upload"]
+__all__ = [
+    "Behaviour",
+    "Clock",
+    "Delivery",
+    "Exchange",
+    "Ledger",
+    "Outcome",
+    "State",
+    "Talk",
+    "Upload",
+]
 
 BLOCK_SECONDS = 15
 OWNER = "google-oauth2|1"
@@ -73,7 +83,8 @@ class Behaviour:
         page_size: The most that one page of a list has.
         renews_links: A further GET signs the result anew; otherwise the first link is all.
         odd_status: A status that no document knows, between `started` and the end.
-        webhooks: How webhook bodies come: as documented, each twice, in reverse, or not at all.
+        webhooks: How webhooks come: one for each change of the status, each twice, in reverse at
+            the end, or not at all.
     """
 
     start_after: float = 1.0
@@ -146,6 +157,21 @@ class Exchange:
 
 
 @attrs.frozen
+class Delivery:
+    """A webhook that was posted.
+
+    Attributes:
+        talk_id: Of which talk.
+        body: What was posted.
+        status: The host's answer; None where it gave none, or has no address on loopback.
+    """
+
+    talk_id: str
+    body: bytes
+    status: int | None
+
+
+@attrs.frozen
 class Ledger:
     """What happened so far.
 
@@ -154,9 +180,10 @@ class Ledger:
         charged: Credits taken.
         refunded: Credits given back.
         uploads: Pictures and recordings received.
-        downloads: Results sent whole.
+        downloads: Links that were followed, whatever became of the video on its way.
         requests: How many of each kind came, like `POST /talks`.
         connections: How many were opened.
+        webhooks: What was posted, in order.
     """
 
     talks: tuple[str, ...]
@@ -166,6 +193,7 @@ class Ledger:
     downloads: int
     requests: Counter[str]
     connections: int
+    webhooks: tuple[Delivery, ...]
 
 
 class State:
@@ -181,6 +209,7 @@ class State:
         self.talks: dict[str, Talk] = {}
         self.requests: Counter[str] = Counter()
         self.exchanges: list[Exchange] = []
+        self.deliveries: list[Delivery] = []
         self.uploads = self.downloads = self.connections = 0
         self._numbers: Counter[str] = Counter()
 
@@ -244,4 +273,5 @@ class State:
                 downloads=self.downloads,
                 requests=Counter(self.requests),
                 connections=self.connections,
+                webhooks=tuple(self.deliveries),
             )
