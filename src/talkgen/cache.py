@@ -35,7 +35,9 @@ logger = logging.getLogger("talkgen.cache")
 
 T = TypeVar("T")
 
-VERSION = 1  # raised whenever a backend of the same key gives another result
+VERSION = 1
+"""Part of every entry's name; raised whenever a backend of the same key gives another result."""
+
 MAX_BYTES = 2**30
 SUFFIX = "cached.bin"
 ENTRY = re.compile(r"cache-(?P<origin>[0-9a-f]{32})-[0-9a-f]{32}")
@@ -197,4 +199,7 @@ def _load_image(data: bytes) -> Image:
 
 
 IMAGE: Codec[Image] = Codec(_dump_image, _load_image)
+"""For `context.remember`: a picture, RGB or RGBA, to the last bit."""
+
 PERSONS: Codec[tuple[Person, ...]] = Codec(_dump_persons, _load_persons)
+"""For `context.remember`: persons with their landmarks, to the last bit."""

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["bar", "data_url", "labelled_boxes", "link", "picture", "player", "table"]
+__all__ = [
+    "bar",
+    "below",
+    "data_url",
+    "failure",
+    "labelled_boxes",
+    "link",
+    "picture",
+    "player",
+    "table",
+]
 
 WIDEST = 480  # pixels: what fits beside code
 
@@ -52,13 +62,14 @@ def labelled_boxes(
 
 def _labelled_box(box: tuple[int, int, int, int], label: str, line: float) -> str:
     x0, y0, x1, y1 = box
-    text = 6 * line
+    text = 7 * line
+    width = 0.65 * text * (len(label) + 1)  # about what the letters take, in any font
     return (
         f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}" fill="none" '
         f'stroke="#e33" stroke-width="{line:.1f}"/>'
-        f'<text x="{x0 + 2 * line:.0f}" y="{y0 + 1.2 * text:.0f}" font-size="{text:.0f}" '
-        f'font-family="sans-serif" fill="#fff" stroke="#000" stroke-width="{line:.1f}" '
-        f'paint-order="stroke">{escape(label)}</text>'
+        f'<rect x="{x0}" y="{y0}" width="{width:.0f}" height="{1.4 * text:.0f}" fill="#e33"/>'
+        f'<text x="{x0 + 2 * line:.0f}" y="{y0 + 1.1 * text:.0f}" font-size="{text:.0f}" '
+        f'font-family="sans-serif" fill="#fff">{escape(label)}</text>'
     )
 
 
@@ -77,14 +88,15 @@ def player(source: str, size: tuple[int, int], *, poster: str) -> str:
 
 
 def link(address: str, text: str) -> str:
-    """A link."""
-    return f'<a href="{escape(address)}">{escape(text)}</a>'
+    """A link; the text alone where there is no address."""
+    return f'<a href="{escape(address)}">{escape(text)}</a>' if address else escape(text)
 
 
 def table(rows: Mapping[str, str]) -> str:
     """Names and values; the values are HTML already."""
     cells = "".join(
-        f'<tr><th style="text-align:left">{escape(name)}</th><td>{value}</td></tr>'
+        f'<tr><th style="text-align:left">{escape(name)}</th>'
+        f'<td style="text-align:left">{value}</td></tr>'
         for name, value in rows.items()
     )
     return f"<table>{cells}</table>"
@@ -101,3 +113,13 @@ def bar(per_cent: int, message: str) -> str:
         f'<progress max="100" value="{per_cent}" style="width:240px"></progress> '
         f"{per_cent}% {escape(message)}"
     )
+
+
+def below(*parts: str) -> str:
+    """One under the other."""
+    return "".join(f"<div>{part}</div>" for part in parts)
+
+
+def failure(message: str, hint: str | None) -> str:
+    """What went wrong, and what to do about it."""
+    return f'<div style="color:#c22">{escape(message)}</div><div>{escape(hint or "")}</div>'
