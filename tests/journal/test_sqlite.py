@@ -300,6 +300,26 @@ async def test_a_step_is_taken_wholly_or_not_at_all(anyio_backend, path):
     await check_version_1(SQLiteJournal(path))
 
 
+HALF_MADE = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")  # so that the file is written before the end
+connection.execute("BEGIN")
+connection.execute("CREATE TABLE tasks (a)")
+for _ in range(100):
+    connection.execute("INSERT INTO tasks VALUES (zeroblob(4000))")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+async def test_a_file_whose_maker_was_killed_is_made_anew(anyio_backend, journal, path):
+    path.parent.mkdir()
+    await anyio.run_process([sys.executable, "-c", HALF_MADE, str(path)], check=False)
+    assert path.stat().st_size > 0
+    assert path.with_name("journal.db-journal").exists()
+    assert (await journal.begin(SPEC)).task.attempt == 1
+
+
 def noise(path):
     path.write_bytes(bytes(range(256)) * 64)
 

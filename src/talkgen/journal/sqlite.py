@@ -241,7 +241,16 @@ class SQLiteJournal:
         """The version of the file, which is opened for reading only and so stays as it is."""
         if not self._path.exists():
             return 0
-        with closing(self._connect("ro")) as connection:
+        try:
+            return self._version("ro")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+        # Whoever was making the file died meanwhile: SQLite must take back what is half done.
+        return self._version("rw")
+
+    def _version(self, mode: str) -> int:
+        with closing(self._connect(mode)) as connection:
             return check(connection, self._path, len(self._migrations))
 
     def _connect(self, mode: str) -> sqlite3.Connection:
