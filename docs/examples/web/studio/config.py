@@ -50,19 +50,10 @@ class Config:
 
     host: str = _var("TALKGEN_WEB_HOST", "127.0.0.1", str)
     port: int = _var("TALKGEN_WEB_PORT", 8000, _at_least(0, int))
-    max_upload_mb: float = _var(
-        "TALKGEN_WEB_MAX_UPLOAD_MB", 64.0, _at_least(0.01, float), "larger requests are refused"
-    )
-    upload_seconds: float = _var(
-        "TALKGEN_WEB_UPLOAD_SECONDS", 120.0, _at_least(0.1, float), "slower requests are refused"
-    )
+    max_upload_mb: float = _var("TALKGEN_WEB_MAX_UPLOAD_MB", 64.0, _at_least(0.01, float))
+    upload_seconds: float = _var("TALKGEN_WEB_UPLOAD_SECONDS", 120.0, _at_least(0.1, float))
     max_tasks: int = _var("TALKGEN_WEB_MAX_TASKS", 20, _at_least(1, int))
-    recover_seconds: float = _var(
-        "TALKGEN_WEB_RECOVER_SECONDS",
-        300.0,
-        _at_least(1, float),
-        "between two tries of the deferred",
-    )
+    recover_seconds: float = _var("TALKGEN_WEB_RECOVER_SECONDS", 300.0, _at_least(1, float))
 
     @property
     def max_upload_bytes(self) -> int:
