@@ -318,6 +318,8 @@ class DeviceStats:
         used: Bytes in use by this process when last looked at; None where nobody can tell.
         busy: Fraction of the time, 0..1, in which at least one batch ran, since it was known.
         in_service: False for ever after it has failed.
+        busy_seconds: That time itself, so that two looks tell the use between them; None where
+            nobody can tell.
     """
 
     name: str
@@ -326,6 +328,7 @@ class DeviceStats:
     used: int | None
     busy: float
     in_service: bool = True
+    busy_seconds: float | None = None
 
 
 @attrs.frozen
@@ -397,7 +400,7 @@ class GPUScheduler(Protocol):
         ...
 
     def stats(self) -> SchedulerStats:
-        """A snapshot; no I/O."""
+        """A snapshot, from any thread; no I/O."""
         ...
 
     async def aclose(self) -> None:

@@ -7,11 +7,11 @@ import logging
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
-from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
 
+from talkgen import telemetry
 from talkgen.errors import (
     DIdError,
     OutcomeUnknown,
@@ -199,11 +199,11 @@ class DIdClient:
 
     async def delete_image(self, image_id: str) -> None:
         """Delete an uploaded picture; one that is gone already is no error."""
-        await self._delete(f"/images/{_part(image_id)}", "delete the picture")
+        await self._delete("/images/{id}", image_id, "delete the picture")
 
     async def delete_audio(self, audio_id: str) -> None:
         """Delete an uploaded recording; one that is gone already is no error."""
-        await self._delete(f"/audios/{_part(audio_id)}", "delete the recording")
+        await self._delete("/audios/{id}", audio_id, "delete the recording")
 
     async def detect_faces(self, source_url: str) -> tuple[FaceBox, ...]:
         """Where D-ID sees faces in a picture that was uploaded or is on the web."""
@@ -303,7 +303,7 @@ class DIdClient:
         Raises:
             talkgen.errors.DIdError: D-ID is still at work on it, for one.
         """
-        await self._delete(f"/talks/{_part(talk_id)}", "delete the talk")
+        await self._delete("/talks/{id}", talk_id, "delete the talk")
 
     async def wait_talk(
         self,
@@ -358,7 +358,7 @@ class DIdClient:
     async def _show(self, talk_id: str) -> Talk:
         try:
             transport = await self._transport()
-            answer = await transport.send("GET", f"/talks/{_part(talk_id)}", doing="show the talk")
+            answer = await transport.send("GET", "/talks/{id}", item=talk_id, doing="show the talk")
         except DIdError as error:
             error.talk_id = talk_id
             if error.status == NOT_FOUND:
@@ -447,6 +447,7 @@ class DIdClient:
     def _open(self) -> Transport:
         from talkgen.generators.did.transport import Transport
 
+        telemetry.load()
         return Transport(
             self._header,
             base_url=self._base_url,
@@ -459,7 +460,7 @@ class DIdClient:
         self,
         parse: Callable[[JSON], R],
         method: str,
-        path: str,
+        route: str,
         *,
         doing: str,
         spends: bool = False,
@@ -471,14 +472,14 @@ class DIdClient:
         async def once() -> R:
             async with self._traffic.turn(since=since):
                 transport = await self._transport()
-                answer = await transport.send(method, path, doing=doing, **what)
+                answer = await transport.send(method, route, doing=doing, **what)
                 return _parsed(parse, answer)
 
         return await self._retried(once)
 
-    async def _delete(self, path: str, doing: str) -> None:
+    async def _delete(self, route: str, item: str, doing: str) -> None:
         try:
-            await self._ask(lambda _answer: None, "DELETE", path, doing=doing)
+            await self._ask(lambda _answer: None, "DELETE", route, item=item, doing=doing)
         except DIdError as error:
             if error.status != NOT_FOUND:
                 raise
@@ -501,7 +502,7 @@ class DIdClient:
             wait_jitter=real(policy.jitter),
             wait_max=real(policy.longest_wait),
         ):
-            with attempt:
+            with attempt, telemetry.resend(attempt.num - 1):
                 return await call()
         raise AssertionError("the last try either returns or raises")
 
@@ -521,11 +522,6 @@ def _parsed(parse: Callable[[JSON], R], answer: JSON) -> R:
         return parse(answer)
     except ValueError as error:
         raise ServiceUnavailable(f"D-ID's answer cannot be used: {error}.") from error
-
-
-def _part(name: str) -> str:
-    """A name as one part of a path."""
-    return quote(name, safe="")
 
 
 def _media_type(file_name: str, known: Mapping[str, str]) -> str:

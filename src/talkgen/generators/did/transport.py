@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import anyio
 
+from talkgen import telemetry
 from talkgen.errors import DIdError, ResultExpired, ServiceUnavailable
 from talkgen.generators.did.failures import failure
 from talkgen.requirements import explained
@@ -75,9 +76,10 @@ class Transport:
     async def send(
         self,
         method: str,
-        path: str,
+        route: str,
         *,
         doing: str,
+        item: str = "",
         body: JSON = None,
         params: Mapping[str, str] | None = None,
         **form: Any,
@@ -86,8 +88,9 @@ class Transport:
 
         Args:
             method: Like `GET`.
-            path: Like `/talks`.
+            route: Like `/talks/{id}`.
             doing: What it is for, like `upload the picture`.
+            item: Stands for the route's `{id}`.
             body: Sent as JSON.
             params: Of the query.
             **form: `data` and `files` of a form.
@@ -99,25 +102,27 @@ class Transport:
             talkgen.errors.DIdError: The class for what went wrong. `ServiceUnavailable.sent`
                 tells whether the request may have arrived.
         """
-        with _explained(doing):
-            response = await self._http.request(
-                method,
-                self._base_url + path,
-                json=body,
-                params=params,
-                headers={"Authorization": self._header},
-                auth=None,
-                follow_redirects=False,
-                **form,
-            )
-        if not response.is_success:
-            raise failure(
-                response.status_code,
-                response.headers,
-                response.content,
-                doing=doing,
-                key=self._header,
-            )
+        with telemetry.request(method, self._base_url, route) as span:
+            with _explained(doing):
+                response = await self._http.request(
+                    method,
+                    self._base_url + route.replace("{id}", quote(item, safe="")),
+                    json=body,
+                    params=params,
+                    headers={"Authorization": self._header},
+                    auth=None,
+                    follow_redirects=False,
+                    **form,
+                )
+            span.set("http.response.status_code", response.status_code)
+            if not response.is_success:
+                raise failure(
+                    response.status_code,
+                    response.headers,
+                    response.content,
+                    doing=doing,
+                    key=self._header,
+                )
         return _read(response.content, doing) if response.content else None
 
     async def download(self, url: str, path: str | os.PathLike[str]) -> None:
@@ -133,10 +138,11 @@ class Transport:
         """
         doing = "send the video"
         request = self._link(url)
-        with _explained(doing):
+        with telemetry.request("GET", url) as span, _explained(doing):
             response = await self._http.send(
                 request, stream=True, auth=None, follow_redirects=False
             )
+            span.set("http.response.status_code", response.status_code)
             try:
                 if not response.is_success:
                     _refuse(response.status_code, await response.aread(), doing)
