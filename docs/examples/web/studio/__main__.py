@@ -6,6 +6,7 @@ import sys
 
 import uvicorn
 
+from studio import metrics
 from studio.app import create_app
 from studio.config import Config
 from talkgen import Settings
@@ -20,6 +21,7 @@ def main() -> None:
         config, settings = Config.from_env(), Settings.from_env(FOLDER | os.environ)
     except ValueError as error:
         sys.exit(str(error))
+    metrics.collect()
     uvicorn.run(create_app(settings, config), host=config.host, port=config.port)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from studio import problems, streams, tasks
+from studio import metrics, problems, streams, tasks
 from studio.host import open_host
 from studio.security import SecurityHeaders
 from talkgen.choice import choose_backends
@@ -48,7 +48,7 @@ def create_app(
     app.state.settings, app.state.config = settings, config
     problems.install(app)
     app.add_middleware(SecurityHeaders)
-    app.include_router(tasks.router)
-    app.include_router(streams.router)
+    for module in (tasks, streams, metrics):
+        app.include_router(module.router)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app
