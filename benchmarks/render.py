@@ -46,6 +46,10 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
+def _ignore(*_: object) -> None:
+    pass
+
+
 def main() -> None:
     """Measure, and print the table."""
     image, audio = map(Path, sys.argv[1:3] or (DEMO / "portrait.png", DEMO / "speech.wav"))
@@ -62,7 +66,7 @@ def main() -> None:
             encode(path, iter(made), speech, fps=FPS, size=scene.size)
 
         def whole() -> None:
-            render(scene, speech, path, fps=FPS, seed=0, at_frame=lambda *_: None)
+            render(scene, speech, path, fps=FPS, seed=0, at_frame=_ignore, show=_ignore)
 
         parts: dict[str, Callable[[], object]] = {
             "sound to mouth": lambda: articulate(

@@ -1,12 +1,14 @@
 """The wire form of events."""
 
 import json
+from base64 import b64decode
 from datetime import UTC, datetime
 from typing import get_args
 
+import numpy as np
 import pytest
 
-from talkgen import events
+from talkgen import Image, events
 
 COMMON = {
     "task_id": "t",
@@ -52,3 +54,25 @@ def test_event_types_differ():
     kinds = get_args(events.Event)
     assert len({kind.event_type for kind in kinds}) == len(kinds)
     assert {kind for kind in kinds if kind.terminal} == set(FACTS)
+
+
+def test_a_preview_travels_small_and_on_white():
+    cut = np.zeros((300, 600, 4), np.uint8)
+    cut[:, :300] = (255, 0, 0, 255)
+    wire = events.Preview(**COMMON, image=Image(cut)).to_dict()
+    assert (wire["event_type"], wire["sequence"]) == ("preview", 3)
+    assert (wire["data"]["width"], wire["data"]["height"]) == (600, 300)
+    head, _, body = wire["data"]["image"].partition(",")
+    assert head == "data:image/jpeg;base64"
+    small = Image.open(b64decode(body))
+    assert (small.width, small.height) == (256, 128)
+    assert small.pixels[64, 20] == pytest.approx((255, 0, 0), abs=8)
+    assert small.pixels[64, 236] == pytest.approx((255, 255, 255), abs=8)
+
+
+def test_no_preview_is_large():
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    preview = events.Preview(**COMMON, image=Image(noise))
+    assert len(json.dumps(preview.to_dict())) < 100_000
+    tiny = events.Preview(**COMMON, image=Image(noise[:1, :2])).image
+    assert tiny.fitted(256) is tiny

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import talkgen
-from talkgen import Image, MemoryStorage, Pipeline
+from talkgen import Image, MemoryStorage, Pipeline, Speech
 from talkgen.errors import (
     Degraded,
     InvalidImage,
@@ -17,6 +17,8 @@ from talkgen.errors import (
     StageFailed,
     TaskNotFound,
 )
+from talkgen.generators.local import LocalGenerator
+from talkgen.progress import History
 
 PICTURE = np.full((8, 8, 3), 128, np.uint8)
 
@@ -316,6 +318,47 @@ async def test_reports_are_thinned_at_the_source(anyio_backend):
     told = [event for event in run.history.events if event.message == "at it"]
     assert len(told) <= 71
     assert repr(run).startswith(f"<Run {run.task_id}: 100 % Completed")
+
+
+@attrs.define(eq=False)
+class Mirror(Step):
+    """A stage that makes another portrait."""
+
+    async def run(self, draft, context):
+        for _ in range(1000):
+            context.preview(draft.image)
+        portrait = Image(draft.portrait.pixels[:, ::-1])
+        return attrs.evolve(await Step.run(self, draft, context), portrait=portrait)
+
+
+@pytest.mark.parametrize("previews", [True, False])
+async def test_previews_are_told_when_asked_for(anyio_backend, monkeypatch, previews):
+    shown = []
+    monkeypatch.setattr(History, "show", lambda _, image: shown.append(image))
+    result = await pipeline(Mirror(), Step("s"), previews=previews).run(PICTURE)
+    draft = result.draft
+    assert shown == ([draft.image, draft.portrait] if previews else [])
+
+
+@pytest.mark.integration
+async def test_previews_show_the_portrait_and_then_the_video(
+    anyio_backend, portrait_path, speech_path
+):
+    stages = [
+        talkgen.DetectPersons(),
+        talkgen.RemoveBackground(),
+        talkgen.GenerateVideo(LocalGenerator(size=64)),
+    ]
+    sound = Speech.open(speech_path)
+    speech = Speech(sound.samples[:, : 2 * sound.sample_rate], sound.sample_rate)
+    async with Pipeline(stages, storage=MemoryStorage(), previews=True) as opened:
+        run = opened.start(portrait_path, speech)
+        shown = [event async for event in run if event.event_type == "preview"]
+        result = await run
+    kinds = {preview.stage: preview.image for preview in shown}
+    assert kinds["background_removal_complete"] is result.draft.portrait
+    assert max(kinds["render_running"].width, kinds["render_running"].height) == 64
+    assert not [event for event in run.history.events if event.event_type == "preview"]
 
 
 async def test_a_task_id_that_could_leave_its_folder_is_refused_at_once(anyio_backend):

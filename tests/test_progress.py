@@ -5,13 +5,15 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import anyio
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talkgen import events
+from talkgen import Image, events
 from talkgen.progress import ProgressTracker, Subscription, spans
 
+PICTURE = Image(np.full((4, 4, 3), 128, np.uint8))
 KINDS = st.sampled_from([events.StageUpdate, events.ProgressUpdate, events.Degraded])
 
 
@@ -75,7 +77,7 @@ def test_every_reader_sees_the_history_from_its_cursor_on(backend, steps):
             assert seen == history.events[start:]
         assert [event async for event in tracker.subscribe("t")] == history.events
         assert [event async for event in tracker.subscribe("t", after="1-99")] == []
-        assert not history._waiting
+        assert not history._waits
 
     anyio.run(walk, backend=backend)
 
@@ -145,11 +147,11 @@ async def test_heartbeats_and_previews_come_in_between_and_are_not_kept(anyio_ba
     beat = await reader.__anext__()
     assert (beat.event_type, beat.progress, beat.cursor) == ("heartbeat", 30, "1-0")
     assert beat.to_dict()["data"]["message"] == "keepalive"
-    history.show(object())
+    history.show(PICTURE)
     assert (await reader.__anext__()).event_type == "preview"
     assert len(history.events) == 1
     cancelled(history)
-    history.show(object())
+    history.show(PICTURE)
     assert [event.event_type async for event in tracker.subscribe("t")] == [
         "stage_update",
         "cancelled",
@@ -204,3 +206,74 @@ def test_well_known_stages_have_their_places():
     assert spans([("x", 1), ("y", 3)])[1].start == pytest.approx(37.5)
     assert shares[0].at(-1) == 25
     assert shares[0].at(2) == 40
+
+
+async def test_a_reader_that_leaves_takes_nobodys_heartbeat_along(anyio_backend):
+    """Whoever watches the clock for the others may be cancelled; the clock goes on."""
+    history = (tracker := ProgressTracker(heartbeat=60)).begin("t")
+    history.publish(events.StageUpdate, "s", 30, "m")
+    leaving = anyio.CancelScope()
+
+    async def leave():
+        with leaving:
+            async for _event in tracker.subscribe("t"):
+                pass
+
+    async def stay():
+        assert [event.stage async for event in tracker.subscribe("t")] == ["s", "cancelled"]
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leave)
+        await anyio.wait_all_tasks_blocked()
+        (wait,) = history._waits.values()
+        tasks.start_soon(stay)
+        await anyio.wait_all_tasks_blocked()
+        leaving.cancel()
+        await anyio.wait_all_tasks_blocked()
+        (handed,) = history._waits.values()
+        assert handed is not wait
+        assert handed.watched
+        assert handed.deadline == wait.deadline
+        cancelled(history)
+    assert not history._waits
+
+
+async def test_everybody_who_waits_gets_the_heartbeat(anyio_backend):
+    history = (tracker := ProgressTracker(heartbeat=0.01)).begin("t")
+    history.publish(events.StageUpdate, "s", 30, "m")
+    heard = 0
+
+    async def listen():
+        nonlocal heard
+        async for event in tracker.subscribe("t"):
+            if event.event_type == "heartbeat":
+                break
+        heard += 1
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(listen)
+    assert heard == 5
+
+
+async def test_a_preview_is_encoded_once_and_only_for_those_who_listen(anyio_backend, monkeypatch):
+    encoded = []
+    monkeypatch.setattr(Image, "flattened", lambda image: encoded.append(image) or image)
+    history = (tracker := ProgressTracker()).begin("t")
+    history.publish(events.StageUpdate, "s", 30, "m")
+    history.show(PICTURE)
+    reader = tracker.subscribe("t")
+    assert (await reader.__anext__()).event_type == "stage_update"
+    assert not encoded
+    history.show(PICTURE)
+    newest = Image(PICTURE.pixels)
+    history.show(newest)  # all that one who is slow gets
+    preview = await reader.__anext__()
+    assert preview.image is newest
+    assert preview.cursor == "1-0"
+    assert preview.to_dict()["data"]["image"].startswith("data:image/jpeg;base64,")
+    assert encoded == [newest]
+    history.show(PICTURE)
+    cancelled(history)  # nobody wants a picture of what is over, and it takes memory
+    assert history.aside is None
+    assert [event.event_type async for event in reader] == ["cancelled"]

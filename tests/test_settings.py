@@ -21,6 +21,14 @@ def test_values_are_typed():
     assert Settings.from_env({"STORAGE_ROOT": ""}).storage_root is None
 
 
+def test_the_originals_clean_up_interval_is_accepted():
+    """It has no effect, but a typing error in it is told all the same."""
+    name = "PROGRESS_CLEANUP_INTERVAL_MINUTES"
+    assert Settings.from_env({name: "5"}).progress_cleanup_interval_minutes == 5
+    with pytest.raises(ValueError, match=name):
+        Settings.from_env({name: "often"})
+
+
 def test_the_full_models_are_typed_too():
     settings = Settings.from_env(
         {

@@ -100,3 +100,23 @@ def test_an_interrupt_cancels(monkeypatch):
         talkgen.run_sync(PICTURE, pipeline=pipeline(stage))
     assert [event.event_type for event in started[0]][-1] == "cancelled"
     stage.go.set()
+
+
+def test_previews_come_as_they_are_made_and_are_not_kept():
+    seen = threading.Event()
+
+    class Showing(Waiting):
+        async def run(self, draft, context):
+            context.preview(draft.image)
+            await anyio.to_thread.run_sync(seen.wait, 30)
+            return draft
+
+    shown = Pipeline([Showing()], storage=MemoryStorage(), previews=True)
+    run = talkgen.iter_sync(PICTURE, pipeline=shown)
+    kinds = []
+    for event in run:
+        kinds.append(event.event_type)
+        if event.event_type == "preview":
+            seen.set()
+    assert kinds.count("preview") == 1
+    assert [event.event_type for event in run] == [kind for kind in kinds if kind != "preview"]

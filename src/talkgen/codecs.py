@@ -46,6 +46,7 @@ __all__ = [
     "encode_m4a",
     "encode_wav",
     "first_frame",
+    "flatten",
     "parse_colour",
     "pixels_of",
     "resize",
@@ -189,6 +190,14 @@ def resize(pixels: Pixels, width: int, height: int) -> Pixels:
     """Scale with a Lanczos filter, colours weighted by alpha so that edges keep theirs."""
     size = (width, height)
     return _frozen(np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)))
+
+
+def flatten(pixels: Pixels) -> Pixels:
+    """RGB of RGBA, laid on white."""
+    image = Image.fromarray(pixels)
+    ground = Image.new("RGB", image.size, "white")
+    ground.paste(image, mask=image.getchannel("A"))
+    return _frozen(np.asarray(ground))
 
 
 def _from_pillow(image: Image.Image, max_pixels: int) -> Pixels:

@@ -39,6 +39,7 @@ T = TypeVar("T")
 logger = logging.getLogger("talkgen.pipeline")
 
 THINNING = 1.0  # seconds: reports of the same per cent are passed on this often
+PREVIEWING = 0.25  # seconds from one preview of a stage to the next
 
 
 @attrs.define(eq=False)
@@ -56,10 +57,12 @@ class Context:
     _strict: bool
     _name: str = "initialized"
     _span: Span = attrs.field(factory=partial(Span, 0, 0))
+    _previews: bool = False
     _cache: ResultCache | None = None
     _origin: str = ""
     _degradations: int = 0
     _reported: tuple[str, int, float] = ("", -1, 0.0)
+    _shown: float = float("-inf")
 
     def enter(self, name: str, span: Span) -> None:
         """From now on the reports are this stage's."""
@@ -115,8 +118,10 @@ class Context:
         self._history.publish(events.Degraded, self._name, progress, message, metadata)
 
     def preview(self, image: Image) -> None:
-        """Show a picture of the work so far."""
-        self._history.show(image)
+        """Show a picture of the work so far, where the pipeline tells previews: a few a second."""
+        if self._previews and monotonic() - self._shown >= PREVIEWING:
+            self._shown = monotonic()
+            self._history.show(image)
 
     async def remember(self, key: str, make: Callable[[], Awaitable[T]], codec: Codec[T]) -> T:
         """What `make` gave an earlier task with the same photo and key, or gives now."""

@@ -7,9 +7,12 @@ number, are not kept, and are not replayed.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import attrs
+
+from talkgen import html
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +33,9 @@ __all__ = [
     "ProgressUpdate",
     "StageUpdate",
 ]
+
+PREVIEW_SIDE = 256  # pixels: enough to see who it is, and small enough to send a few a second
+PREVIEW_QUALITY = 80
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -204,18 +210,34 @@ class Heartbeat(_Event):
 
 @attrs.frozen(kw_only=True, eq=False)
 class Preview(_Event):
-    """A picture of the work so far. Not kept, not numbered.
+    """A picture of the work so far: the portrait, then frames of the video. Not kept, not numbered.
+
+    Only `Pipeline(previews=True)` tells it, to those who listen at that moment; who reads too
+    slowly gets the newest. The wire form has the picture in it, so that a page shows it with
+    `img.src = event.data.image`. While `event.data.stage` begins with `background_removal`, it is
+    the person cut out, on white.
 
     Attributes:
-        image: The picture; it does not travel in the wire form.
+        image: The picture in its full size. It does not travel; its width and height, in pixels,
+            do.
     """
 
     event_type = "preview"
 
     image: Image
 
+    @cached_property
+    def url(self) -> str:
+        """The picture itself as an address: a `data:` URL of a JPEG.
+
+        The longer side is 256 pixels at most, and what is transparent is white. Made once, in a
+        thread, before the first reader gets the event.
+        """
+        small = self.image.fitted(PREVIEW_SIDE).flattened()
+        return html.data_url(small.encode("jpeg", quality=PREVIEW_QUALITY), "image/jpeg")
+
     def _facts(self) -> dict[str, JSON]:
-        return {"width": self.image.width, "height": self.image.height}
+        return {"width": self.image.width, "height": self.image.height, "image": self.url}
 
 
 Event: TypeAlias = (

@@ -233,10 +233,24 @@ class Image:
             )
         return Image(self.pixels[y0:y1, x0:x1])
 
+    def fitted(self, side: int) -> Image:
+        """Scaled down until neither side is longer than this many pixels."""
+        return self._scaled(side / max(self.width, self.height))
+
+    def _scaled(self, scale: float) -> Image:
+        if scale >= 1:
+            return self
+        return self.resized(max(1, round(self.width * scale)), max(1, round(self.height * scale)))
+
+    def flattened(self) -> Image:
+        """RGB: what is transparent is white."""
+        from talkgen import codecs
+
+        return Image(codecs.flatten(self.pixels)) if self.has_alpha else self
+
     def thumbnail_url(self) -> str:
         """An address that holds the picture itself, 480 pixels wide at most, for a page."""
-        scale = min(1.0, html.WIDEST / self.width)
-        small = self.resized(max(1, round(self.width * scale)), max(1, round(self.height * scale)))
+        small = self._scaled(html.WIDEST / self.width)
         kind: Literal["png", "jpeg"] = "png" if self.has_alpha else "jpeg"
         return html.data_url(small.encode(kind), f"image/{kind}")
 

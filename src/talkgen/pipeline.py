@@ -119,6 +119,7 @@ class Pipeline:
         journal: Journal | None = None,
         tracker: ProgressTracker | None = None,
         strict: bool = False,
+        previews: bool = False,
         defer: Sequence[str] = ("external",),
         on_alert: Callable[[TalkgenError], object] | None = None,
         cleanup_interval: timedelta = CLEANUP_INTERVAL,
@@ -135,6 +136,9 @@ class Pipeline:
                 memory.
             tracker: By default its own.
             strict: Fail rather than go on with less than was asked for.
+            previews: Tell `Preview` events, too: each portrait that a stage has made, and a few
+                frames a second of a video while it is rendered. They cost nothing while nobody
+                listens, and some milliseconds of a thread each while somebody does.
             defer: What is waited out instead of failing: `external`, an outside service that is
                 down; `resource`, memory or disk that is full.
             on_alert: Called, in the event loop, with the error of each run that was deferred
@@ -151,6 +155,7 @@ class Pipeline:
             raise ValueError(f"defer takes 'external' and 'resource', not {sorted(unknown)}")
         self._defer = frozenset(defer)
         self._strict = strict
+        self._previews = previews
         self._scheduler = scheduler
         self._storage = storage or default_storage(self._settings)
         self._journal = journal or default_journal(self._storage)
@@ -285,6 +290,7 @@ class Pipeline:
             journal=self._journal,
             cache=self._cache,
             strict=self._strict,
+            previews=self._previews,
             defer=self._defer,
             backend_keys=keys,
             subscribe=self._tracker.read,

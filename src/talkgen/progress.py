@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import attrs
 
 from talkgen._clock import utc_now
@@ -36,6 +37,20 @@ E = TypeVar("E", bound="Event")
 
 RETENTION = timedelta(minutes=60)
 HEARTBEAT = 30.0  # seconds without news
+TURN = 32  # events that a reader takes before it lets others have theirs
+
+
+@attrs.define(eq=False)
+class _Wait:
+    """Those who wait, in one event loop, for more of a history.
+
+    One of them watches the clock for all: a deadline each would cost more than the waiting.
+    """
+
+    token: EventLoopToken
+    deadline: float  # of the loop's clock
+    watched: bool = False
+    news: anyio.Event = attrs.field(factory=anyio.Event)
 
 
 @attrs.define(eq=False)
@@ -46,9 +61,9 @@ class History:
     attempt: int
     clock: Callable[[], datetime] = utc_now
     events: list[Event] = attrs.field(factory=list)
-    preview: Preview | None = None
+    aside: Heartbeat | Preview | None = None  # the newest of what is not kept, until the end
     _lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False)
-    _waiting: dict[EventLoopToken, anyio.Event] = attrs.field(factory=dict, repr=False)
+    _waits: dict[EventLoopToken, _Wait] = attrs.field(factory=dict, repr=False)
 
     @property
     def latest(self) -> Event | None:
@@ -99,36 +114,65 @@ class History:
                 **facts,
             )
             self.events.append(event)
-            waiting = self._take_waiting()
-        _wake(waiting)
+            if event.terminal:
+                self.aside = None
+            waits = self._take_waits()
+        _wake(waits)
         return event
 
     def show(self, image: Image) -> None:
         """Offer a picture to those who listen now, from any thread, without waiting."""
-        with self._lock:
-            if not self.events or self.ended:
-                return
-            last = self.events[-1]
-            self.preview = Preview(**_common(last, self.clock()), image=image)
-            waiting = self._take_waiting()
-        _wake(waiting)
+        self._tell_aside(Preview, image=image)
 
-    def changed(self, seen: int, preview: Preview | None) -> anyio.Event | None:
-        """What to wait on for more than a reader has seen; None when there is more already."""
+    def beat(self) -> None:
+        """Tell those who listen now that there is nothing new."""
+        self._tell_aside(Heartbeat, message="keepalive")
+
+    def _tell_aside(self, kind: type[Heartbeat | Preview], **facts: Any) -> None:
         with self._lock:
-            if len(self.events) > seen or self.preview is not preview:
+            if self.events and not self.ended:
+                self.aside = kind(**{**_common(self.events[-1], self.clock()), **facts})
+            waits = self._take_waits()
+        _wake(waits)
+
+    def more(self, seen: int, aside: Event | None) -> bool:
+        """There is more than a reader has seen: `seen` events, and this one of those aside."""
+        return len(self.events) > seen or (self.aside is not None and self.aside is not aside)
+
+    def join(
+        self, seen: int, aside: Event | None, token: EventLoopToken, most: float
+    ) -> _Wait | None:
+        """Those who wait for more than a reader has seen; None when there is more already.
+
+        Args:
+            seen: See `more`.
+            aside: See `more`.
+            token: The reader's event loop's.
+            most: Seconds without news until a `beat`.
+        """
+        with self._lock:
+            if self.more(seen, aside):
                 return None
-            return self._waiting.setdefault(anyio.lowlevel.current_token(), anyio.Event())
+            if (wait := self._waits.get(token)) is None:
+                wait = self._waits[token] = _Wait(token, anyio.current_time() + most)
+            return wait
 
-    def _take_waiting(self) -> list[tuple[EventLoopToken, anyio.Event]]:
-        waiting = list(self._waiting.items())
-        self._waiting.clear()
-        return waiting
+    def hand_over(self, wait: _Wait) -> None:
+        """Let another of those who wait watch the clock, which goes on."""
+        with self._lock:
+            if self._waits.get(wait.token) is wait:
+                self._waits[wait.token] = _Wait(wait.token, wait.deadline)
+        wait.news.set()
+
+    def _take_waits(self) -> list[_Wait]:
+        waits = list(self._waits.values())
+        self._waits.clear()
+        return waits
 
 
-def _wake(waiting: list[tuple[EventLoopToken, anyio.Event]]) -> None:
-    for token, event in waiting:
-        call_soon(token, event.set)
+def _wake(waits: list[_Wait]) -> None:
+    for wait in waits:
+        call_soon(wait.token, wait.news.set)
 
 
 def _common(event: Event, timestamp: datetime) -> dict[str, Any]:
@@ -148,7 +192,8 @@ def _common(event: Event, timestamp: datetime) -> dict[str, Any]:
 class Subscription:
     """Reads a history from its beginning, or after a cursor, up to its terminal event.
 
-    An iterator without anything to close: leaving it at any moment leaves nothing behind.
+    An iterator without anything to close: leaving it at any moment leaves nothing behind. One
+    task reads it at a time, all of them in the same event loop.
     """
 
     def __init__(self, history: History, *, seen: int = 0, heartbeat: float = HEARTBEAT) -> None:
@@ -162,8 +207,9 @@ class Subscription:
         self._history = history
         # A cursor may come from a history that was longer, before its process was killed.
         self._seen = min(seen, len(history.events))
-        self._preview = history.preview
+        self._aside: Event | None = history.aside
         self._heartbeat = heartbeat
+        self._token: EventLoopToken | None = None
         self._ended = history.ended and self._seen == len(history.events)
 
     def __aiter__(self) -> Subscription:
@@ -172,37 +218,47 @@ class Subscription:
     async def __anext__(self) -> Event:
         if self._ended:
             raise StopAsyncIteration
-        changed = self._changed()
-        if changed is None:
+        if not self._history.more(self._seen, self._aside):
+            await self._news()
+        elif self._seen % TURN == 0:
             await anyio.lowlevel.checkpoint()
-        while changed is not None:
-            if not await self._set(changed) and (last := self._history.latest) is not None:
-                fields = _common(last, self._history.clock())
-                return Heartbeat(**{**fields, "message": "keepalive"})
-            changed = self._changed()
-        event = self._take()
+        aside = self._history.aside  # asked first: the terminal event takes it away
+        if self._seen == len(self._history.events):
+            return await self._taken_aside(aside)
+        event = self._history.events[self._seen]
+        self._seen += 1
         self._ended = event.terminal
         return event
 
-    def _changed(self) -> anyio.Event | None:
-        return self._history.changed(self._seen, self._preview)
+    async def _taken_aside(self, event: Event | None) -> Event:
+        assert event is not None  # noqa: S101 - there is nothing else that could be new
+        if isinstance(event, Preview):
+            await anyio.to_thread.run_sync(getattr, event, "url")
+        self._aside = event
+        return event
 
-    def _take(self) -> Event:
-        """What `_changed` has seen."""
-        history = self._history
-        if self._seen < len(history.events):
-            self._seen += 1
-            return history.events[self._seen - 1]
-        assert history.preview is not None  # noqa: S101 - nothing else changes
-        self._preview = history.preview
-        return self._preview
+    async def _news(self) -> None:
+        """Wait until there is more."""
+        if self._token is None:
+            self._token = anyio.lowlevel.current_token()
+        history, news = self._history, (self._seen, self._aside)
+        while (wait := history.join(*news, self._token, self._heartbeat)) is not None:
+            if wait.watched:
+                await wait.news.wait()
+            else:
+                await self._watch(wait)
 
-    async def _set(self, changed: anyio.Event) -> bool:
-        """Wait; False when nothing changed for a heartbeat's time."""
-        with anyio.move_on_after(self._heartbeat):
-            await changed.wait()
-            return True
-        return False
+    async def _watch(self, wait: _Wait) -> None:
+        """Wait for news, and tell everybody else who waits when there was none for long."""
+        wait.watched = True
+        try:
+            with anyio.move_on_at(wait.deadline):
+                await wait.news.wait()
+                return
+            self._history.beat()
+        finally:
+            if not wait.news.is_set():
+                self._history.hand_over(wait)
 
 
 class ProgressTracker:

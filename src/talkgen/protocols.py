@@ -155,7 +155,11 @@ class StageContext(Protocol):
         ...
 
     def preview(self, image: Image) -> None:
-        """Show a picture of the work so far. From any thread; never waits."""
+        """Show a picture of the work so far. From any thread; never waits.
+
+        Offer as many as there are: a few a second are told, and none unless the pipeline was
+        made with `previews=True`. The portrait that a stage has made is shown by the run.
+        """
         ...
 
     async def remember(self, key: str, make: Callable[[], Awaitable[T]], codec: Codec[T]) -> T:

@@ -69,6 +69,7 @@ class Workshop:
     journal: Journal
     cache: ResultCache | None
     strict: bool
+    previews: bool
     defer: frozenset[str]
     backend_keys: tuple[str, ...]
     subscribe: Callable[[History], Subscription]
@@ -324,6 +325,7 @@ class Run:
             operations=WatchedOperations(journal, workshop.paying),
             history=self.history,
             strict=workshop.strict,
+            previews=workshop.previews,
             cache=workshop.cache,
             origin=draft.image.digest,
         )
@@ -360,13 +362,16 @@ class Run:
         self._stage, began = stage.name, monotonic()
         context.enter(stage.name, span)
         ending: dict[str, JSON] = {}
+        before = self._known_draft()
         try:
             with telemetry.stage(stage.name):
-                self._draft = await stage.run(self._known_draft(), context)
+                self._draft = await stage.run(before, context)
         except Exception as error:  # noqa: BLE001 - a stage may raise anything
             ending["left_out"] = self._go_on_without(stage, error, context)
         else:
             ending["step"] = context.leave()
+            if self._workshop.previews and self._draft.portrait is not before.portrait:
+                self.history.show(self._draft.portrait)
         ending["seconds"] = self._timings[stage.name] = monotonic() - began
         return ending
 

@@ -144,6 +144,8 @@ class Settings:
         retention_videos_days: STORAGE_RETENTION_VIDEOS_DAYS; videos and their manifests.
         min_free_space_gb: STORAGE_MIN_FREE_SPACE_GB; below it no run starts (2**30 bytes).
         progress_retention_minutes: PROGRESS_RETENTION_MINUTES; histories after their end.
+        progress_cleanup_interval_minutes: PROGRESS_CLEANUP_INTERVAL_MINUTES; accepted, and
+            without effect: histories expire when somebody looks.
         cache_megabytes: TALKGEN_CACHE_MEGABYTES; detections and cut-outs kept for photos that
             come again (2**20 bytes); 0 keeps none.
         max_image_pixels: TALKGEN_MAX_IMAGE_PIXELS; larger pictures are refused.
@@ -200,6 +202,9 @@ class Settings:
     )
     progress_retention_minutes: float = _var(
         "PROGRESS_RETENTION_MINUTES", 60.0, _positive(float), "histories after their end"
+    )
+    progress_cleanup_interval_minutes: float = _var(
+        "PROGRESS_CLEANUP_INTERVAL_MINUTES", 60.0, _positive(float), "without effect"
     )
     cache_megabytes: float = _var(
         "TALKGEN_CACHE_MEGABYTES", 1024.0, _not_negative, "kept for photos that come again"

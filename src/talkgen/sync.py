@@ -11,6 +11,7 @@ import anyio
 from anyio.lowlevel import current_token
 
 from talkgen._loops import call_soon
+from talkgen.events import Heartbeat, Preview
 from talkgen.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class SyncRun:
     def __init__(self, pipeline: Pipeline, image: Any, speech: Any, task_id: str | None) -> None:
         """Made by `iter_sync`."""
         self._events: list[Event] = []
+        self._aside: Event | None = None
         self._changed = threading.Condition()
         self._cancelled = threading.Event()
         self._stop = self._cancelled.set
@@ -43,9 +45,12 @@ class SyncRun:
         executor.shutdown(wait=False)
 
     def __iter__(self) -> Iterator[Event]:
-        seen = 0
-        while (event := self._event(seen)) is not None:
-            seen += 1
+        seen, aside = 0, self._aside
+        while (event := self._next(seen, aside)) is not None:
+            if _kept(event):
+                seen += 1
+            else:
+                aside = event
             yield event
 
     def result(self) -> Result:
@@ -60,10 +65,17 @@ class SyncRun:
         """Ask it to stop; whoever asks for the result gets `RunCancelled`."""
         self._stop()
 
-    def _event(self, index: int) -> Event | None:
+    def _next(self, seen: int, aside: Event | None) -> Event | None:
+        """What comes after so many events, and after one that is not kept; None at the end."""
+
+        def more() -> bool:
+            return len(self._events) > seen or self._aside is not aside
+
         with self._changed:
-            self._changed.wait_for(lambda: len(self._events) > index or self._outcome.done())
-            return self._events[index] if len(self._events) > index else None
+            self._changed.wait_for(lambda: more() or self._outcome.done())
+            if len(self._events) > seen:
+                return self._events[seen]
+            return self._aside if more() else None
 
     async def _work(self, pipeline: Pipeline, image: Any, speech: Any, task: str | None) -> Result:
         async with pipeline:
@@ -75,10 +87,17 @@ class SyncRun:
                 self._tell(event)
             return await run
 
-    def _tell(self, *news: Event) -> None:
+    def _tell(self, event: Event | None = None) -> None:
         with self._changed:
-            self._events += news
+            if event is not None and _kept(event):
+                self._events.append(event)
+            elif event is not None:
+                self._aside = event
             self._changed.notify_all()
+
+
+def _kept(event: Event) -> bool:
+    return not isinstance(event, Heartbeat | Preview)
 
 
 def iter_sync(

@@ -209,6 +209,7 @@ async def open_host(
         "journal": journal,
         "scheduler": scheduler,
         "tracker": tracker,
+        "previews": True,
     }
     try:
         async with anyio.create_task_group() as tasks, Pipeline(**shared) as desk:

@@ -110,6 +110,7 @@ class LocalGenerator:
                 fps=self.fps,
                 seed=self.seed,
                 at_frame=partial(_at_frame, context),
+                show=context.preview,
             )
             await anyio.to_thread.run_sync(work, limiter=_limiter())
             file = await context.files.put("videos", "final.mp4", path)

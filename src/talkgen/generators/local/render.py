@@ -21,7 +21,7 @@ from talkgen.models.matting import estimate_foreground, refine_alpha
 from talkgen.models.segmentation import SelfieSegmentationModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -104,6 +104,7 @@ def render(
     fps: int,
     seed: int,
     at_frame: Callable[[int, int], None],
+    show: Callable[[Image], None],
 ) -> None:
     """Write the video, frame by frame; blocks.
 
@@ -115,6 +116,7 @@ def render(
         seed: Of everything that moves by itself.
         at_frame: Told the frame, from 1 (0 while it listens), and how many there will be; may
             raise to stop.
+        show: Given each frame.
 
     Raises:
         talkgen.errors.MediaFailed: The encoder gave up.
@@ -128,7 +130,7 @@ def render(
         at_chunk=partial(at_frame, 0, count),
     )
     frames = _frames(scene.puppet, move(mouth, fps, seed), at_frame)
-    encode(path, frames, speech, fps=fps, size=scene.size)
+    encode(path, _shown(frames, show), speech, fps=fps, size=scene.size)
 
 
 def frame_count(speech: Speech, fps: int) -> int:
@@ -142,6 +144,15 @@ def _frames(
     for index in range(len(motion)):
         at_frame(index + 1, len(motion))
         yield puppet.frame(motion.pose(index))
+
+
+def _shown(
+    frames: Iterable[NDArray[np.uint8]], show: Callable[[Image], None]
+) -> Iterator[NDArray[np.uint8]]:
+    for pixels in frames:
+        pixels.flags.writeable = False  # so that the picture need not copy it
+        show(Image(pixels))
+        yield pixels
 
 
 def _scaled(portrait: Image, size: int) -> Image:

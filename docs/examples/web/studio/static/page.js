@@ -121,7 +121,7 @@ function watch(task) {
     });
   };
   events.onmessage = (event) => advance(JSON.parse(event.data));
-  events.addEventListener("preview", (event) => cutOut(JSON.parse(event.data)));
+  events.addEventListener("preview", (event) => preview(JSON.parse(event.data)));
   events.onerror = () => {
     if (events.readyState === EventSource.CLOSED) {
       complain("This task is not known here.", "Its address may be wrong, or its time is over.");
@@ -130,7 +130,8 @@ function watch(task) {
   on("complete", (told) => finish(task, told));
   on("error", (told) => complain(told.error, told.hint));
   on("cancelled", () => complain("The task was cancelled."));
-  on("deferred", (told) => complain(told.error, "The server goes on by itself: come back to this page's address later."));
+  on("deferred", (told) => 
+    complain(told.error, "The server goes on by itself: come back to this address later."));
 }
 
 function begin(message) {
@@ -154,9 +155,9 @@ function advance({ progress_percent: percent, message, event_type: kind }) {
   }
 }
 
-function cutOut({ image_url: source }) {
-  $("#cutout").src = source;
-  $("#cutout").hidden = false;
+function preview({ image: source }) {
+  $("#preview").src = source;
+  $("#preview").hidden = false;
 }
 
 function finish(task, told) {
@@ -168,7 +169,7 @@ function finish(task, told) {
   $("#download").href = told.video_url;
   $("#download").download = `talkgen-${task.slice(0, 8)}.mp4`;
   for (const part of ["#video", "#download", "#again"]) $(part).hidden = false;
-  $("#cutout").hidden = true;
+  $("#preview").hidden = true;
 }
 
 function complain(what, hint = "") {
