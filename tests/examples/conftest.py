@@ -74,7 +74,9 @@ class Site:
 @contextmanager
 def serving(folder, files, generator=None, **config):
     """The application, served by uvicorn in a thread until the block ends."""
-    settings = Settings(storage_root=folder, min_free_space_gb=0.01, detector="embedded")
+    settings = Settings(
+        storage_root=folder, min_free_space_gb=0.01, detector="embedded", remover="embedded"
+    )
     app = create_app(settings, Config(**config), generator=generator or LocalGenerator(size=96))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     server.install_signal_handlers = lambda: None

@@ -169,7 +169,7 @@ def test_a_photo_and_a_recording_become_a_video_that_plays(
     page.until("document.querySelector('#video').readyState === 4")
     page.until("document.querySelectorAll('#steps .done').length === 5")
     video = "document.querySelector('#video')"
-    assert page.evaluate(f"{video}.duration") == pytest.approx(5.0, abs=1.5)
+    assert page.evaluate(f"{video}.duration") == pytest.approx(10.0, abs=0.5)
     page.evaluate(f"{video}.muted = true; {video}.play()")
     page.until(f"{video}.currentTime > 0.5")
     early = picture_of(page)

@@ -178,6 +178,7 @@ function complain(what, hint = "") {
   $("#trouble").hidden = false;
   $("#work").hidden = true;
   form.hidden = false;
+  $("#trouble").scrollIntoView({ block: "nearest" });
 }
 
 $("#again").addEventListener("click", () => {
