@@ -63,9 +63,9 @@ def _spread(ratios: tuple[float, ...]) -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
-def random_weights(backbone: Backbone) -> dict[str, Tensor]:
+def random_weights(backbone: Backbone, seed: int = 0) -> dict[str, Tensor]:
     """As large as keeps values near 1, with offsets of a pixel or two."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         shapes = {name: meta.shape for name, meta in BiRefNet(backbone).state_dict().items()}
     return {name: _random(name, shape, generator) for name, shape in shapes.items()}

@@ -172,7 +172,8 @@ def test_tasks_and_recover(broken_off, capsys, monkeypatch):
     assert task["finished"] == ["upload", "detection", "background_removal"]
     assert main(["recover", *storage, "--json"]) == 0
     other_stages = json.loads(capsys.readouterr().out)
-    assert other_stages["skipped"] == {task["task_id"]: "it was begun by other stages"}
+    assert list(other_stages["skipped"]) == [task["task_id"]]
+    assert "begun by other stages" in other_stages["skipped"][task["task_id"]]
     assert main(["recover", *storage, "--size", "64"]) == 0
     told = capsys.readouterr().out
     assert told.startswith(f"{task['task_id']}: completed file://")

@@ -15,6 +15,7 @@ from talkgen import (
     MemoryJournal,
     MemoryStorage,
     Pipeline,
+    Settings,
     Speech,
     SQLiteJournal,
     Text,
@@ -274,7 +275,7 @@ async def test_a_task_of_other_stages_is_left_alone(anyio_backend, opened, defer
     async with opened(Step("a", ran)) as pipeline:
         recovery = await pipeline.recover()
         assert (recovery.runs, recovery.discarded) == ((), ())
-        assert recovery.skipped == {"t": "it was begun by other stages"}
+        assert recovery.skipped == {"t": "it was begun by other stages: a, b"}
         assert await pipeline._storage.staged() == ("t",)
 
 
@@ -452,6 +453,19 @@ async def test_an_outage_is_waited_out(anyio_backend, opened):
         async with opened(stage) as pipeline:
             assert (await (await pipeline.recover()).runs[0]).success
         assert len(server.ledger) == 1
+
+
+async def test_what_the_settings_chose_to_pay_is_not_taken_up_by_another_generator(
+    anyio_backend, opened, ran
+):
+    bad, with_key = Step("a", ran, Outage("down")), Settings(d_id_api_key="user:password")
+    await opened(bad, GenerateVideo(), settings=with_key).run(PICTURE, SPEECH, task_id="t")
+    bad.trouble = None
+    async with opened(bad, GenerateVideo()) as pipeline:
+        skipped = (await pipeline.recover()).skipped["t"]
+        assert skipped.startswith("it was begun by other stages: a, video_generation(d-id")
+        with pytest.raises(TaskConflict):
+            await pipeline.run(PICTURE, SPEECH, task_id="t")
 
 
 async def test_forgetting_leaves_nothing_even_of_a_deferred_task(

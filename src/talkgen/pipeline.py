@@ -48,7 +48,14 @@ if TYPE_CHECKING:
     from talkgen.choice import Choice
     from talkgen.draft import Result
     from talkgen.events import Event
-    from talkgen.protocols import GPUScheduler, Journal, Stage, Storage, TaskJournal
+    from talkgen.protocols import (
+        Backends,
+        GPUScheduler,
+        Journal,
+        Stage,
+        Storage,
+        TaskJournal,
+    )
     from talkgen.recovery import Recovery
 
 __all__ = ["Pipeline"]
@@ -282,7 +289,7 @@ class Pipeline:
 
         return Workshop(
             settings=self._settings,
-            stages=self._stages,
+            stages=tuple(_bound(stage, choice.backends) for stage in self._stages),
             backends=choice.backends,
             shortfalls=choice.shortfalls_of(self._stages),
             scheduler=scheduler,
@@ -487,6 +494,13 @@ class Pipeline:
         async for _info in self._storage.list(task_id=task_id):
             return True
         return False
+
+
+def _bound(stage: Stage, backends: Backends) -> Stage:
+    if (bind := getattr(stage, "bound", None)) is None:
+        return stage
+    bound: Stage = bind(backends)
+    return bound
 
 
 async def _clean_up(storage: Storage, interval: timedelta) -> None:

@@ -77,7 +77,8 @@ class Stage(Protocol):
     """One step of a pipeline.
 
     A stage may also have `optional = True`: a run then goes on without it when it fails, with a
-    `Degraded` event, unless the pipeline is strict.
+    `Degraded` event, unless the pipeline is strict. Where the pipeline's backends are part of what
+    it is, it has a method `bound(backends)`, which gives the stage with them in its key.
 
     Attributes:
         name: Names its events: `{name}_running`, `{name}_complete`.

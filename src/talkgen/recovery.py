@@ -84,7 +84,7 @@ def _reason_to_skip(task: TaskRecord, keys: tuple[str, ...]) -> str | None:
     if task.state is TaskState.DEFERRED and not _has_begun(task):
         return "it was deferred before its inputs were kept; run it again with them"
     if task.spec.stages != keys and _has_begun(task):
-        return "it was begun by other stages"
+        return f"it was begun by other stages: {', '.join(task.spec.stages)}"
     return None
 
 

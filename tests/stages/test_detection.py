@@ -179,6 +179,24 @@ async def test_a_person_without_a_face_cannot_speak(draft, context):
         await DetectPersons(helmet).run(draft, context)
 
 
+@pytest.mark.parametrize(("select", "chosen"), [("best", 2), ("largest", 2), (2, 2)])
+async def test_the_best_is_one_whose_face_is_seen(draft, context, select, chosen):
+    shoulders = Person(1, Box(0, 330, 512, 512), 0.9)
+    whole = Person(2, Box(130, 5, 390, 290), 0.8)
+
+    found = await DetectPersons(Told((shoulders, whole)), select=select).run(draft, context)
+
+    assert found.person.id == chosen
+    assert found.metadata["person_detection"]["selected_person_id"] == chosen
+
+
+async def test_a_person_who_is_named_is_not_exchanged(draft, context):
+    both = Told((Person(1, Box(280, 345, 500, 512), 0.9), Person(2, WHOLE, 0.8)))
+
+    with pytest.raises(NoFaceInPortrait):
+        await DetectPersons(both, select=1).run(draft, context)
+
+
 async def test_more_margin_shows_more(draft, context):
     tight = await DetectPersons(margin=0).run(draft, context)
     usual = await DetectPersons().run(draft, context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -11,7 +12,7 @@ from attrs import validators
 
 from talkgen.cache import PERSONS, recalled
 from talkgen.draft import Box, Persons
-from talkgen.errors import NoPersonDetected, PersonNotFound
+from talkgen.errors import NoFaceInPortrait, NoPersonDetected, PersonNotFound
 from talkgen.models.face import LANDMARKS, FaceCrop, FaceMeshModel, find_mesh
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class DetectPersons:
         confidence: 0..1. Where nobody reaches it, persons down to 0.3 are accepted, and the
             result's metadata says so.
         iou: Overlap above which two detections are one person, 0..1.
-        select: `best`, `largest`, or a person's id: 1 is the best, 2 the next.
+        select: `best`, `largest`, or a person's id: 1 is the best, 2 the next. In a portrait the
+            best and the largest are those whose face is seen.
         framing: `portrait`: a square of head and shoulders, the same whatever detected the
             person; `person`: the person's box; `image`: the whole picture.
         margin: Room around the person: frames are 1 + margin times as large as without.
@@ -90,11 +92,10 @@ class DetectPersons:
         Raises:
             talkgen.errors.NoPersonDetected: Nobody is there.
             talkgen.errors.PersonNotFound: `select` is an id that nobody has.
-            talkgen.errors.NoFaceInPortrait: The person's face is not seen.
+            talkgen.errors.NoFaceInPortrait: No face of those selected is seen.
         """
         persons = await self._detect(draft.image, context)
-        person = _selected(persons, self.select)
-        box = await self._frame(draft.image, person, context.scheduler)
+        person, box = await self._framed(draft.image, persons, context.scheduler)
         portrait = draft.image.cropped(box)
         file = await anyio.to_thread.run_sync(portrait.encode, "png")
         await context.files.put("processed", "cropped.png", file)
@@ -133,6 +134,19 @@ class DetectPersons:
         numbered = enumerate(sure or found, start=1)
         return Persons((attrs.evolve(person, id=number) for number, person in numbered), image)
 
+    async def _framed(
+        self, image: Image, persons: tuple[Person, ...], scheduler: GPUScheduler
+    ) -> tuple[Person, Box]:
+        """The person selected and their frame."""
+        first, *others = _selected(persons, self.select)
+        try:
+            return first, await self._frame(image, first, scheduler)
+        except NoFaceInPortrait:
+            for person in others:
+                with suppress(NoFaceInPortrait):
+                    return person, await self._frame(image, person, scheduler)
+            raise
+
     async def _frame(self, image: Image, person: Person, scheduler: GPUScheduler) -> Box:
         whole = Box(0, 0, image.width, image.height)
         if self.framing == "image":
@@ -157,14 +171,15 @@ def _count(persons: tuple[Person, ...]) -> str:
     return "1 person" if len(persons) == 1 else f"{len(persons)} persons"
 
 
-def _selected(persons: tuple[Person, ...], select: str | int) -> Person:
+def _selected(persons: tuple[Person, ...], select: str | int) -> list[Person]:
+    """Who is meant, and who would do as well, best first."""
     if select == "best":
-        return persons[0]
+        return list(persons)
     if select == "largest":
-        return max(persons, key=lambda person: person.box.width * person.box.height)
+        return sorted(persons, key=lambda person: -person.box.width * person.box.height)
     for person in persons:
         if person.id == select:
-            return person
+            return [person]
     there = "; ".join(f"#{person.id} at {list(person.box)}" for person in persons)
     raise PersonNotFound(
         f"There is no person #{select} among the {_count(persons)} detected.",

@@ -10,7 +10,7 @@ from talkgen.media import Text
 
 if TYPE_CHECKING:
     from talkgen.draft import Draft
-    from talkgen.protocols import StageContext, VideoGenerator
+    from talkgen.protocols import Backends, StageContext, VideoGenerator
 
 __all__ = ["GenerateVideo"]
 
@@ -35,6 +35,14 @@ class GenerateVideo:
     def key(self) -> str:
         """The stage, and the generator where it was given one."""
         return f"{self.name}({self.generator.key})" if self.generator else self.name
+
+    def bound(self, backends: Backends) -> GenerateVideo:
+        """With the pipeline's generator where it was given none.
+
+        A task that one generator was paid for is therefore not taken up with another one, as it
+        is where only the settings of the process differ.
+        """
+        return attrs.evolve(self, generator=self.generator or backends.generator)
 
     def check(self, draft: Draft, context: StageContext) -> None:
         """Refuse, before any stage works, what the generator cannot speak.
