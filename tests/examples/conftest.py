@@ -11,9 +11,9 @@ import pytest
 import uvicorn
 from anyio import to_thread
 from httpx_sse import EventSource
+
 from studio.app import create_app
 from studio.config import Config
-
 from talkgen import Settings, Speech
 from talkgen.generators.local import LocalGenerator
 

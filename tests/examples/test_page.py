@@ -11,7 +11,6 @@ import subprocess
 import threading
 import time
 from base64 import b64decode
-from contextlib import contextmanager
 from itertools import count
 
 import attrs
@@ -161,7 +160,9 @@ def test_a_photo_and_a_recording_become_a_video_that_plays(
     page.choose("input[name=image]", portrait_path)
     page.choose("input[name=audio]", speech_path)
     page.until("!document.querySelector('#make').disabled")
-    page.evaluate("window.previews = 0; document.querySelector('#preview').onload = () => previews++")
+    page.evaluate(
+        "window.previews = 0; document.querySelector('#preview').onload = () => previews++"
+    )
     page.evaluate("document.querySelector('#make').click()")
     page.until("document.querySelector('#steps .now') !== null")
     page.until("previews > 0")
@@ -180,8 +181,10 @@ def test_a_photo_and_a_recording_become_a_video_that_plays(
     assert np.abs(early.astype(int) - late).mean() > 0.5, "nothing moves"
 
     seen = page.look()
-    box = page.evaluate(f"(({{x, y, width, height}}) => [x, y, x + width, y + height])"
-                        f"({video}.getBoundingClientRect())")
+    box = page.evaluate(
+        f"(({{x, y, width, height}}) => [x, y, x + width, y + height])"
+        f"({video}.getBoundingClientRect())"
+    )
     cut = np.array(seen.crop([round(edge) for edge in box]).resize((256, 256)), int)
     assert np.abs(cut[:200] - late[:200]).mean() < 12, "the screenshot has another picture"
 

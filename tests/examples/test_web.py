@@ -1,6 +1,5 @@
 """The web example, as its clients see it: real HTTP, server-sent events and WebSocket."""
 
-import io
 import json
 import os
 import re
@@ -102,7 +101,9 @@ def test_the_description_of_the_api_has_the_form(site):
     paths = site.http.get("/openapi.json").json()["paths"]
     body = paths["/api/pipeline/generate"]["post"]["requestBody"]
     fields = body["content"]["multipart/form-data"]["schema"]["properties"]
-    assert {"image", "audio", "conf_threshold", "iou_threshold", "selected_person_id"} <= set(fields)
+    assert {"image", "audio", "conf_threshold", "iou_threshold", "selected_person_id"} <= set(
+        fields
+    )
     assert {"apply_smoothing", "background"} <= set(fields)
 
 
@@ -299,7 +300,9 @@ def test_slow_uploads_are_refused(serve):
         kind = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": "1000"}
         with connection(site) as socket:
             head = "".join(f"{name}: {value}\r\n" for name, value in kind.items())
-            socket.sendall(f"POST /api/pipeline/generate HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode())
+            socket.sendall(
+                f"POST /api/pipeline/generate HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode()
+            )
             socket.sendall(b"--x\r\n")
             assert b" 408 " in socket.recv(1000)
 
@@ -351,7 +354,10 @@ def stand_in(service, **options):
 
 
 def test_an_outage_defers_and_the_server_goes_on_by_itself(serve):
-    with FakeDId(speed=100) as service, serve(generator=stand_in(service), recover_seconds=1) as site:
+    with (
+        FakeDId(speed=100) as service,
+        serve(generator=stand_in(service), recover_seconds=1) as site,
+    ):
         service.fail("POST /images", Fault(status=503), times=20)
         answer = site.post()
         assert answer.status_code == 202
