@@ -110,10 +110,12 @@ async def load(address: str, requests: int) -> tuple[list[float], float]:
             assert video.headers["content-type"] == "video/mp4"
 
     began = time.perf_counter()
-    async with httpx.AsyncClient(base_url=address, timeout=300) as http:
-        async with anyio.create_task_group() as tasks:
-            for photo in photos(requests):
-                tasks.start_soon(one, http, photo)
+    async with (
+        httpx.AsyncClient(base_url=address, timeout=300) as http,
+        anyio.create_task_group() as tasks,
+    ):
+        for photo in photos(requests):
+            tasks.start_soon(one, http, photo)
     return took, time.perf_counter() - began
 
 

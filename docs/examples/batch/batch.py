@@ -46,7 +46,7 @@ async def make(pipeline: Pipeline, photo: Path, recording: Path, video: Path) ->
 
 async def main(folder: Path, output: Path) -> int:
     """Make all videos that are not there yet; 1 where one is missing in the end."""
-    output.mkdir(parents=True, exist_ok=True)
+    await anyio.Path(output).mkdir(parents=True, exist_ok=True)
     storage = LocalStorage(output / ".talkgen")
     room = anyio.Semaphore(AT_ONCE)
     made: list[bool] = []
