@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from studio.config import Config
 from talkgen import Image, codecs
 from talkgen.generators.did import Clock, DIdGenerator, Polling
 from talkgen.testing import FakeDId
@@ -143,6 +144,13 @@ def test_a_websocket_gets_the_wire_form(site, made):
     assert events[-1]["data"]["video_url"] == made["video_url"]
     with connect(f"{site.socket}/{made['task_id']}?after=1-4") as socket:
         assert [json.loads(message) for message in socket] == events[5:]
+
+
+def test_a_websocket_is_not_opened_after_the_end(site, made):
+    last = site.all_events(made["task_id"])[-1]
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"{site.socket}/{made['task_id']}?after={last.id}")
+    assert refused.value.response.status_code == 204
 
 
 def test_the_cut_out_is_shown_while_the_work_goes_on(serve, gated):
@@ -383,6 +391,24 @@ def test_a_new_server_remembers_what_became_of_tasks(serve, files):
         assert last.json()["error_type"] == "NoPersonDetected"
         assert last.json()["hint"]
         assert site.http.delete("/nothing").status_code == 405
+
+
+def test_the_command_stops_when_its_tasks_have_ended(tmp_path, files):
+    with process(["-m", "studio"], tmp_path) as (url, server):
+        asked = {"files": files, "headers": {"Prefer": "respond-async"}, "timeout": 60}
+        task = httpx.post(f"{url}/api/pipeline/generate", **asked).json()["task_id"]
+        server.terminate()
+        server.wait(60)
+    assert (tmp_path / "videos" / f"{task}_final.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("TALKGEN_WEB_PORT", "x"), ("TALKGEN_WEB_MAX_TASKS", "0")]
+)
+def test_a_variable_that_is_no_good_is_named(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"{name}='{value}'"):
+        Config.from_env()
 
 
 SERVER = """

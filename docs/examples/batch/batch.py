@@ -24,9 +24,9 @@ def pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
     """Photos and their recordings, by name."""
     for photo in sorted(folder.iterdir()):
         if photo.suffix.lower() in PHOTOS:
-            yield from (
-                (photo, found) for end in RECORDINGS if (found := photo.with_suffix(end)).is_file()
-            )
+            recordings = map(photo.with_suffix, RECORDINGS)
+            if recording := next(filter(Path.is_file, recordings), None):
+                yield photo, recording
 
 
 async def make(pipeline: Pipeline, photo: Path, recording: Path, video: Path) -> bool:
