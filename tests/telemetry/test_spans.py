@@ -163,12 +163,14 @@ async def test_a_batch_is_linked_to_all_its_callers(anyio_backend, sdk):
     scheduler = LocalScheduler(["cpu"])
     stage = Step(lambda context: context.scheduler.run(model, None))
 
-    def there():
-        return sum(model.waiting + model.busy for model in scheduler.stats().models)
+    def calls_that(do):
+        return sum(getattr(model, do) for model in scheduler.stats().models)
 
     async with pipeline(stage, scheduler=scheduler) as busy:
-        runs = [busy.start(PICTURE, task_id=f"task-{number}") for number in range(3)]
-        await until(lambda: there() == 3)
+        runs = [busy.start(PICTURE)]
+        await until(lambda: calls_that("busy") == 1)  # those that come now wait for the next batch
+        runs += [busy.start(PICTURE) for _ in range(2)]
+        await until(lambda: calls_that("waiting") == 2)
         opened.set()
         for run in runs:
             await run
