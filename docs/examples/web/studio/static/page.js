@@ -130,8 +130,10 @@ function watch(task) {
   on("complete", (told) => finish(task, told));
   on("error", (told) => complain(told.error, told.hint));
   on("cancelled", () => complain("The task was cancelled."));
-  on("deferred", (told) => 
-    complain(told.error, "The server goes on by itself: come back to this address later."));
+  on("deferred", (told) => {
+    const hint = "The server goes on by itself: come back to this address later.";
+    complain(told.error, hint, "That takes longer");
+  });
 }
 
 function begin(message) {
@@ -172,7 +174,8 @@ function finish(task, told) {
   $("#preview").hidden = true;
 }
 
-function complain(what, hint = "") {
+function complain(what, hint = "", title = "That did not work") {
+  $("#trouble h2").textContent = title;
   $("#trouble .what").textContent = what;
   $("#trouble .hint").textContent = hint ?? "";
   $("#trouble").hidden = false;
