@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import random
 import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -57,7 +58,6 @@ class ResultCache:
         self._storage = storage
         self._max_bytes = max_bytes
         self._locks: dict[str, anyio.Lock] = {}
-        self._puts = 0
 
     async def remember(
         self,
@@ -145,8 +145,8 @@ class ResultCache:
             logger.warning("%s is not cached: %s", entry, error)
 
     async def _trim_now_and_then(self) -> None:
-        self._puts += 1
-        if self._puts % PUTS_BETWEEN_TRIMS == 0:
+        # By chance, not by counting: there may be many caches of one storage, each for a moment.
+        if random.randrange(PUTS_BETWEEN_TRIMS) == 0:  # noqa: S311 - nothing is secret about it
             await self.trim()
 
 

@@ -301,6 +301,7 @@ class Pipeline:
             defer=self._defer,
             backend_keys=keys,
             subscribe=self._tracker.read,
+            begun=self._tracker.take_over,
             ended=ended,
             alert=self._alert,
             paying=self._warn_volatile,

@@ -73,6 +73,7 @@ class Workshop:
     defer: frozenset[str]
     backend_keys: tuple[str, ...]
     subscribe: Callable[[History], Subscription]
+    begun: Callable[[History], None]  # the attempt is the task's latest
     ended: Callable[[Run], None]
     alert: Callable[[TalkgenError], None]
     paying: Callable[[], None]  # somebody is about to take an action outside that costs
@@ -192,6 +193,7 @@ class Run:
     async def _attempt(self) -> None:
         try:
             journal = self._job.claimed or await self._begun()
+            self._workshop.begun(self.history)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
             self._fail(as_talkgen_error(error, stage=None, task_id=self.task_id))
             return
