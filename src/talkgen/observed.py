@@ -24,6 +24,7 @@ __all__ = ["Gauges", "backend_keys"]
 
 logger = logging.getLogger("talkgen.pipeline")
 
+GLANCE = 0.5  # seconds between two glances at whether anybody has looked
 PAUSE = 5.0  # seconds between two counts of the storage
 SHARE = 20.0  # and so many times as long as a count takes: a bucket is listed for it
 SHORTEST = 1.0  # seconds over which a device's use is told
@@ -62,7 +63,7 @@ class Gauges:
     _windows: dict[str, _Window] = attrs.field(factory=dict)
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
     _counted: StorageStats | None = None
-    _wanted: bool = True
+    _wanted: bool = False
 
     def shown(self) -> AbstractContextManager[None]:
         """Show them as long as the block lasts."""
@@ -73,13 +74,16 @@ class Gauges:
         )
 
     async def keep_counting(self) -> None:
-        """Count the storage now, and from then on when somebody has looked since the last time."""
+        """Count the storage whenever somebody has looked since the last time.
+
+        Where nobody collects, nothing is counted; who looks first is told the second time.
+        """
         while True:
-            began = monotonic()
+            await anyio.sleep(GLANCE)
             if self._wanted:
-                self._wanted = False
+                self._wanted, began = False, monotonic()
                 await self._count()
-            await anyio.sleep(max(PAUSE, SHARE * (monotonic() - began)))
+                await anyio.sleep(max(PAUSE, SHARE * (monotonic() - began)))
 
     async def _count(self) -> None:
         try:
