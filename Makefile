@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-all check docs clean
+.PHONY: demo example test test-all check docs clean
 
 demo: $(VENV)/base.stamp
 	$(BIN)/python -m talkgen run docs/assets/demo/portrait.png docs/assets/demo/speech.wav -o demo.mp4
+
+# The web example, on http://127.0.0.1:8000 unless TALKGEN_WEB_HOST and TALKGEN_WEB_PORT differ.
+example: $(VENV)/example.stamp
+	cd docs/examples/web && "$(abspath $(BIN))/python" -m studio
 
 test: check docs
 	$(PYTEST) -m "not slow and not gpu" --cov --cov-report=term
@@ -27,6 +31,10 @@ docs: $(VENV)/dev.stamp
 $(VENV)/base.stamp: pyproject.toml
 	test -x "$(BIN)/python" || $(PYTHON) -m venv "$(VENV)"
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --editable .
+	touch "$@"
+
+$(VENV)/example.stamp: pyproject.toml $(VENV)/base.stamp
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --editable ".[example]"
 	touch "$@"
 
 $(VENV)/dev.stamp: pyproject.toml $(VENV)/base.stamp

@@ -3,7 +3,8 @@
     python benchmarks/overhead.py
 
 A call through the scheduler beside a bare `anyio.to_thread.run_sync`, in turns; whole runs a
-second, of stages that do nothing, on one core; and the memory of runs that wait.
+second, of stages that do nothing, on one core; what OpenTelemetry adds to them, its API alone and
+with an SDK; and the memory of runs that wait.
 """
 
 import os
@@ -14,13 +15,18 @@ import tracemalloc
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import anyio
 import anyio.to_thread
 import attrs
 import numpy as np
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from talkgen import Draft, Image, LocalScheduler, MemoryStorage, Pipeline
+from talkgen import Draft, Image, LocalScheduler, MemoryStorage, Pipeline, telemetry
 from talkgen.protocols import StageContext
 from talkgen.testing import FakeModel
 
@@ -117,6 +123,29 @@ async def throughput() -> None:
     print(f"                             {RUNS / busy:8.0f} a second of this process's own time")
 
 
+async def tracing() -> None:
+    """A run of three stages and a model call without OpenTelemetry, and with it, in turns."""
+    traces = TracerProvider()
+    traces.add_span_processor(SimpleSpanProcessor(InMemorySpanExporter()))
+    connect = telemetry._connect  # noqa: SLF001 - the process's own could be set only once
+    ways = {"none": None, "API": connect(), "SDK": connect(traces, MeterProvider())}
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    asking = Asking("video_generation", model=FakeModel(device="cpu"))
+    scheduler = LocalScheduler(["cpu"])
+    for _ in range(TURNS):
+        for way, api in ways.items():
+            with patch.object(telemetry, "_found", return_value=api):
+                stages = (*STAGES[:2], asking)
+                async with Pipeline(
+                    stages, storage=MemoryStorage(), scheduler=scheduler
+                ) as pipeline:
+                    times[way].append(await microseconds(partial(pipeline.run, PICTURE)))
+    await scheduler.aclose()
+    for way, measured in times.items():
+        ratio = statistics.median(b / a for a, b in zip(times["none"], measured, strict=True))
+        print(f"run, OpenTelemetry: {way:8} {statistics.median(measured):8.0f} us, {ratio:.2f}")
+
+
 async def memory(*, traced: bool) -> None:
     """What a run that waits takes."""
     opened = threading.Event()
@@ -155,6 +184,7 @@ def main() -> None:
     anyio.run(calls)
     one_core()
     anyio.run(throughput)
+    anyio.run(tracing)
     anyio.run(partial(memory, traced=False))
     anyio.run(partial(memory, traced=True))
 

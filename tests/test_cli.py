@@ -51,6 +51,20 @@ def test_json_and_backgrounds(portrait_path, speech_path, tmp_path, capsys, back
     assert report["metadata"]["person_detection"]["total_persons"] == 1
     assert report["stages_completed"][-1] == "completed"
     assert made.stat().st_size > 0
+    assert report["video_url"] == made.as_uri()
+
+
+@pytest.mark.e2e
+def test_run_keeps_its_task_in_a_folder(portrait_path, speech_path, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("STORAGE_MIN_FREE_SPACE_GB", "0.001")
+    made, store = tmp_path / "made.mp4", tmp_path / "store"
+    arguments = ["run", portrait_path, speech_path, "-o", made, "--size", 64, "--storage", store]
+    assert main([*map(str, arguments), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["video_url"].startswith(store.as_uri())
+    assert main(["tasks", "--storage", str(store), "--json"]) == 0
+    (task,) = json.loads(capsys.readouterr().out)
+    assert (task["task_id"], task["state"]) == (report["task_id"], "completed")
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,12 @@ def test_a_cut_out_keeps_its_transparency():
     assert Image.open(inside(cut._repr_html_(), "image/png")).has_alpha
 
 
+def test_a_persons_repr_is_a_line():
+    marks = np.zeros((478, 2), np.float32)
+    assert "landmarks=<float32 (478, 2)>" in repr(Person(1, Box(0, 0, 1, 1), 0.9, marks))
+    assert "landmarks=None" in repr(Person(1, Box(0, 0, 1, 1), 0.9))
+
+
 def test_persons_have_boxes_and_numbers():
     persons = Persons([Person(1, Box(10, 20, 110, 220), 0.93)], PICTURE)
     assert persons == (persons[0],)

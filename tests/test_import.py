@@ -5,7 +5,7 @@ import sys
 
 import talkgen
 
-HEAVY = ("numpy", "cv2", "av", "scipy", "PIL", "httpx", "torch", "anyio", "rich")
+HEAVY = ("numpy", "cv2", "av", "scipy", "PIL", "httpx", "torch", "anyio", "rich", "opentelemetry")
 
 
 def test_import_loads_nothing_heavy():
@@ -15,7 +15,7 @@ def test_import_loads_nothing_heavy():
 
 
 def test_assembling_a_pipeline_loads_no_codec_and_no_network():
-    heavy = ("cv2", "av", "scipy", "PIL", "httpx", "torch", "ai_edge_litert")
+    heavy = ("cv2", "av", "scipy", "PIL", "httpx", "torch", "ai_edge_litert", "opentelemetry")
     code = (
         "import sys, talkgen; talkgen.Pipeline(); "
         f"print([m for m in {heavy!r} if m in sys.modules])"

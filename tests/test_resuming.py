@@ -15,6 +15,7 @@ from talkgen import (
     MemoryJournal,
     MemoryStorage,
     Pipeline,
+    ProgressTracker,
     Settings,
     Speech,
     SQLiteJournal,
@@ -268,6 +269,24 @@ async def test_a_task_that_runs_elsewhere_is_busy(anyio_backend, opened, ran):
         assert (await elsewhere.recover()).skipped == {"t": "somebody works on it"}
         step.gate.set()
         assert (await run).success
+
+
+async def test_an_attempt_that_is_refused_is_not_the_tasks_latest(anyio_backend, opened, ran):
+    step, tracker = Step("a", ran, gate=anyio.Event()), ProgressTracker()
+    async with (
+        opened(step, tracker=tracker) as here,
+        opened(Step("b", ran), tracker=tracker) as elsewhere,
+    ):
+        run = here.start(PICTURE, task_id="t")
+        await wait_until(lambda: ran)
+        refused = elsewhere.start(PICTURE, task_id="t")
+        assert (await events_of(refused))[-1].error_type == "TaskConflict"
+        assert tracker.latest("t") is run.history.latest
+        step.gate.set()
+        assert (await events_of(tracker.subscribe("t"))) == run.history.events
+    again = opened(step, tracker=tracker)
+    assert (await again.run(PICTURE, task_id="t")).success
+    assert tracker.latest("t") is not run.history.latest
 
 
 async def test_a_task_of_other_stages_is_left_alone(anyio_backend, opened, deferred, ran):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import random
 import re
 import sys
 from contextlib import asynccontextmanager
@@ -36,7 +37,9 @@ logger = logging.getLogger("talkgen.cache")
 
 T = TypeVar("T")
 
-VERSION = 1  # raised whenever a backend of the same key gives another result
+VERSION = 1
+"""Part of every entry's name; raised whenever a backend of the same key gives another result."""
+
 MAX_BYTES = 2**30
 SUFFIX = "cached.bin"
 ENTRY = re.compile(r"cache-(?P<origin>[0-9a-f]{32})-[0-9a-f]{32}")
@@ -56,7 +59,6 @@ class ResultCache:
         self._storage = storage
         self._max_bytes = max_bytes
         self._locks: dict[str, anyio.Lock] = {}
-        self._puts = 0
 
     async def remember(
         self,
@@ -144,8 +146,8 @@ class ResultCache:
             logger.warning("%s is not cached: %s", entry, error)
 
     async def _trim_now_and_then(self) -> None:
-        self._puts += 1
-        if self._puts % PUTS_BETWEEN_TRIMS == 0:
+        # By chance, not by counting: there may be many caches of one storage, each for a moment.
+        if random.randrange(PUTS_BETWEEN_TRIMS) == 0:  # noqa: S311 - nothing is secret about it
             await self.trim()
 
 
@@ -199,4 +201,7 @@ def _load_image(data: bytes) -> Image:
 
 
 IMAGE: Codec[Image] = Codec(_dump_image, _load_image)
+"""For `context.remember`: a picture, RGB or RGBA, to the last bit."""
+
 PERSONS: Codec[tuple[Person, ...]] = Codec(_dump_persons, _load_persons)
+"""For `context.remember`: persons with their landmarks, to the last bit."""

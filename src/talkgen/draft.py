@@ -63,6 +63,10 @@ class Box(NamedTuple):
         return self.y1 - self.y0
 
 
+def _shape(marks: NDArray[np.float32] | None) -> str:
+    return "None" if marks is None else f"<{marks.dtype} {marks.shape}>"
+
+
 @attrs.frozen(eq=False)
 class Person:
     """Somebody in the source image.
@@ -78,7 +82,7 @@ class Person:
     id: int
     box: Box
     confidence: float
-    landmarks: NDArray[np.float32] | None = None
+    landmarks: NDArray[np.float32] | None = attrs.field(default=None, repr=_shape)
 
     def to_dict(self) -> dict[str, JSON]:
         """The person without landmarks, in JSON."""

@@ -387,7 +387,10 @@ class OutcomeUnknown(DIdError):
         token: What the talk carries in its `user_data`, if it exists.
     """
 
-    default_hint = "Look in D-ID's studio for a talk with this token before running the task again."
+    default_hint = (
+        "Run the task again under its task_id: the talk is looked for, and nothing is paid for. If "
+        "D-ID's studio has none with this token either, forget() the task and run it anew."
+    )
     token: str | None = None
 
 

@@ -251,3 +251,4 @@ Event: TypeAlias = (
     | Heartbeat
     | Preview
 )
+"""Any of them; a type checker sees whether a `match` has forgotten one."""

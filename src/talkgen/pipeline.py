@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from talkgen import telemetry
 from talkgen.choice import choose_backends
 from talkgen.decisions import check_order, wants_speech
 from talkgen.defaults import (
@@ -27,6 +28,7 @@ from talkgen.defaults import (
 from talkgen.draft import TaskState
 from talkgen.errors import TalkgenError, TaskNotFound
 from talkgen.journal import SQLiteJournal
+from talkgen.observed import Gauges, backend_keys
 from talkgen.progress import ProgressTracker
 from talkgen.recovery import recover
 from talkgen.runs import Job, Run, Workshop
@@ -252,19 +254,34 @@ class Pipeline:
             async with _tasks() as tasks:
                 choice = await anyio.to_thread.run_sync(choose_backends, self._settings)
                 scheduler = self._scheduler or shared_scheduler.get()
-                workshop = self._workshop(scheduler, runs, choice)
+                keys = await anyio.to_thread.run_sync(self._backend_keys, choice)
+                workshop = self._workshop(scheduler, runs, choice, keys)
                 tasks.start_soon(_keep_alive, runs)
                 tasks.start_soon(_clean_up, self._storage, self._cleanup_interval)
-                yield _Session(workshop, self._tracker, tasks, runs)
-                for run in list(runs.values()):
-                    await run.wait_ended()
+                gauges = Gauges(scheduler, self._storage)
+                if telemetry.load():
+                    tasks.start_soon(gauges.keep_counting)
+                with gauges.shown():
+                    yield _Session(workshop, self._tracker, tasks, runs)
+                    for run in list(runs.values()):
+                        await run.wait_ended()
                 tasks.cancel_scope.cancel()
         finally:
             if isinstance(self._owned, SQLiteJournal):
                 with anyio.CancelScope(shield=True):
                     await self._owned.aclose()
 
-    def _workshop(self, scheduler: GPUScheduler, runs: dict[str, Run], choice: Choice) -> Workshop:
+    def _backend_keys(self, choice: Choice) -> tuple[str, ...]:
+        """For the spans; none where there are none. In a thread: it imports, and may read files."""
+        return backend_keys(self._stages, choice.backends) if telemetry.load() else ()
+
+    def _workshop(
+        self,
+        scheduler: GPUScheduler,
+        runs: dict[str, Run],
+        choice: Choice,
+        keys: tuple[str, ...],
+    ) -> Workshop:
         def ended(run: Run) -> None:
             if runs.get(run.task_id) is run:
                 del runs[run.task_id]
@@ -282,7 +299,9 @@ class Pipeline:
             strict=self._strict,
             previews=self._previews,
             defer=self._defer,
+            backend_keys=keys,
             subscribe=self._tracker.read,
+            begun=self._tracker.take_over,
             ended=ended,
             alert=self._alert,
             paying=self._warn_volatile,

@@ -292,13 +292,22 @@ class ProgressTracker:
         self._ended: deque[tuple[datetime, History]] = deque()
 
     def begin(self, task_id: str, attempt: int = 1) -> History:
-        """Open the history of an attempt; readers of an earlier one keep theirs."""
+        """Open the history of an attempt.
+
+        Where the task has one already, that stays the one to subscribe to until `take_over`: an
+        attempt may yet be refused because the task is under way elsewhere.
+        """
         with self._lock:
             self._expire()
             history = self._awaited.pop(task_id, None) or History(task_id, attempt, self._clock)
             history.attempt = attempt
-            self._histories[task_id] = history
+            self._histories.setdefault(task_id, history)
             return history
+
+    def take_over(self, history: History) -> None:
+        """The attempt is the task's latest; readers of an earlier one keep theirs."""
+        with self._lock:
+            self._histories[history.task_id] = history
 
     def end(self, history: History) -> None:
         """Keep an ended history for the time of the retention, then drop it."""

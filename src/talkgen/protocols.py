@@ -110,14 +110,29 @@ class Stage(Protocol):
 
 @attrs.frozen
 class Codec(Generic[T]):
-    """How a kind of result becomes bytes and back, without loss; both run in a thread."""
+    """How a kind of result becomes bytes and back, without loss; both run in a thread.
+
+    Attributes:
+        dump: The bytes of a result.
+        load: The result that was dumped; raises whatever it likes where the bytes are none.
+    """
 
     dump: Callable[[T], bytes]
     load: Callable[[bytes], T]
 
 
 class StageContext(Protocol):
-    """What a stage may touch, and nothing else."""
+    """What a stage may touch, and nothing else.
+
+    Attributes:
+        task_id: The task.
+        attempt: 1 for the first run of the task.
+        settings: The pipeline's.
+        backends: What it uses where it was given nothing of its own.
+        scheduler: Runs models; tells the run of every step down.
+        files: The task's own, published with it or not at all.
+        operations: Outside actions that must not be repeated.
+    """
 
     @property
     def task_id(self) -> str: ...
@@ -229,7 +244,13 @@ class VideoGenerator(Protocol):
 
 @attrs.frozen
 class Backends:
-    """What the stages use where they were given nothing of their own."""
+    """What the stages use where they were given nothing of their own.
+
+    Attributes:
+        detector: For `DetectPersons`.
+        remover: For `RemoveBackground`.
+        generator: For `GenerateVideo`.
+    """
 
     detector: Detector
     remover: BackgroundRemover
@@ -305,7 +326,13 @@ class Degradation:
 
 @attrs.frozen
 class Quantiles:
-    """Of the latest few hundred times, in seconds; None before the first."""
+    """Of the latest few hundred times, in seconds; None before the first.
+
+    Attributes:
+        p50: The median.
+        p90: Nine of ten were shorter.
+        p99: All but one in a hundred were shorter.
+    """
 
     p50: float | None = None
     p90: float | None = None
@@ -323,6 +350,8 @@ class DeviceStats:
         used: Bytes in use by this process when last looked at; None where nobody can tell.
         busy: Fraction of the time, 0..1, in which at least one batch ran, since it was known.
         in_service: False for ever after it has failed.
+        busy_seconds: That time itself, so that two looks tell the use between them; None where
+            nobody can tell.
     """
 
     name: str
@@ -331,6 +360,7 @@ class DeviceStats:
     used: int | None
     busy: float
     in_service: bool = True
+    busy_seconds: float | None = None
 
 
 @attrs.frozen
@@ -368,7 +398,12 @@ class ModelStats:
 
 @attrs.frozen
 class SchedulerStats:
-    """A scheduler at one moment."""
+    """A scheduler at one moment.
+
+    Attributes:
+        devices: All that it knows, the CPU among them.
+        models: All that it was ever asked to run.
+    """
 
     devices: tuple[DeviceStats, ...]
     models: tuple[ModelStats, ...]
@@ -402,7 +437,7 @@ class GPUScheduler(Protocol):
         ...
 
     def stats(self) -> SchedulerStats:
-        """A snapshot; no I/O."""
+        """A snapshot, from any thread; no I/O."""
         ...
 
     async def aclose(self) -> None:
@@ -415,7 +450,13 @@ class GPUScheduler(Protocol):
 
 @attrs.frozen
 class FileInfo:
-    """A published file."""
+    """A published file.
+
+    Attributes:
+        file: Which.
+        created: When it was published, in UTC.
+        expires: When its time is over; from then on it is invisible.
+    """
 
     file: FileRef
     created: datetime
@@ -441,7 +482,13 @@ class Manifest:
 
 @attrs.frozen
 class CleanupReport:
-    """What a clean-up deleted."""
+    """What a clean-up deleted.
+
+    Attributes:
+        files_deleted: How many files.
+        bytes_freed: Their sizes together.
+        tasks_expired: Tasks of which nothing is left.
+    """
 
     files_deleted: int
     bytes_freed: int
@@ -450,7 +497,13 @@ class CleanupReport:
 
 @attrs.frozen
 class TierStats:
-    """One tier's published files."""
+    """One tier's published files.
+
+    Attributes:
+        file_count: How many.
+        size_mb: Their sizes together; 1 MB is 2**20 bytes.
+        retention_days: How long they are kept.
+    """
 
     file_count: int
     size_mb: float
@@ -459,7 +512,14 @@ class TierStats:
 
 @attrs.frozen
 class DiskStats:
-    """The disk that holds the storage; 1 GB is 2**30 bytes."""
+    """The disk that holds the storage; 1 GB is 2**30 bytes.
+
+    Attributes:
+        total_gb: Its size.
+        used_gb: What everybody has taken.
+        free_gb: What this user may still write.
+        percent_used: 0..100.
+    """
 
     total_gb: float
     used_gb: float
@@ -469,7 +529,15 @@ class DiskStats:
 
 @attrs.frozen
 class StorageStats:
-    """Published files by tier; 1 MB is 2**20 bytes."""
+    """Published files by tier; 1 MB is 2**20 bytes.
+
+    Attributes:
+        storage_root: The folder or address.
+        tiers: Each tier's.
+        total_files: Of all tiers.
+        total_size_mb: Of all tiers.
+        disk: The disk below; None where there is none, as for an object store.
+    """
 
     storage_root: str
     tiers: Mapping[Tier, TierStats]
@@ -613,7 +681,9 @@ class Storage(Protocol):
         """Delete published files whose time is over; staged ones are never touched."""
         ...
 
-    async def stats(self) -> StorageStats: ...
+    async def stats(self) -> StorageStats:
+        """What is published, and the room there is."""
+        ...
 
     async def aclose(self) -> None:
         """Release handles. Published files can still be read."""
@@ -623,6 +693,7 @@ class Storage(Protocol):
 # --- journal -----------------------------------------------------------------------------------
 
 Settlement = Literal["collected", "refused", "unknown"]
+"""How an operation ended: its result is here; nothing was made; nobody can know."""
 
 
 @attrs.frozen
@@ -675,7 +746,18 @@ class Operation:
 
 @attrs.frozen
 class TaskRecord:
-    """A task as the journal knows it."""
+    """A task as the journal knows it.
+
+    Attributes:
+        spec: What identifies its work.
+        state: Where it stands.
+        attempt: The latest; 1 is the first.
+        created: When it was first begun, in UTC.
+        updated: When its record last changed, in UTC.
+        summary: `Result.to_dict()` of a completed task, the error's facts of another, or None.
+        checkpoints: By stage, in order, those of the upload first.
+        operations: Outside actions, by name.
+    """
 
     spec: TaskSpec
     state: TaskState
@@ -690,7 +772,9 @@ class TaskRecord:
 class Operations(Protocol):
     """Outside actions of one task, as its stages see them."""
 
-    async def get(self, name: str) -> Operation | None: ...
+    async def get(self, name: str) -> Operation | None:
+        """An operation as far as it is known; None if nobody intended it."""
+        ...
 
     async def intend(self, name: str, **facts: JSON) -> Operation:
         """Journal the action before its request; gives back the existing one with its token."""
@@ -700,7 +784,9 @@ class Operations(Protocol):
         """Add facts, such as the remote id, as soon as they are known."""
         ...
 
-    async def settle(self, name: str, outcome: Settlement) -> None: ...
+    async def settle(self, name: str, outcome: Settlement) -> None:
+        """Tell how it ended. One that is neither collected nor refused keeps the run's files."""
+        ...
 
 
 class TaskJournal(Operations, Protocol):
@@ -711,7 +797,9 @@ class TaskJournal(Operations, Protocol):
         """The task as this attempt found it, with this attempt's number."""
         ...
 
-    async def stage_done(self, stage: str, checkpoint: Checkpoint) -> None: ...
+    async def stage_done(self, stage: str, checkpoint: Checkpoint) -> None:
+        """Keep that a stage is finished, so that no later attempt runs it; its files are staged."""
+        ...
 
     async def finish(self, state: TaskState, summary: JSON) -> None:
         """Set the state. All but `PUBLISHING` end this attempt and give up its ownership.
@@ -748,7 +836,9 @@ class Journal(Protocol):
         """Take over a deferred task, or one of a dead owner; None if there is nothing to take."""
         ...
 
-    async def get(self, task_id: str) -> TaskRecord | None: ...
+    async def get(self, task_id: str) -> TaskRecord | None:
+        """A task's record; None if it is not known."""
+        ...
 
     def tasks(self, *states: TaskState) -> AsyncIterator[TaskRecord]:
         """Tasks in these states, or all, oldest first."""

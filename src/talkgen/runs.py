@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from talkgen import events, notebook
+from talkgen import events, notebook, telemetry
 from talkgen.checkpoints import UPLOAD, DraftFiles, restored
 from talkgen.context import Context, WatchedOperations
 from talkgen.decisions import Answer, answer, as_talkgen_error, paid_for, space_needed
@@ -47,6 +47,12 @@ __all__ = ["Job", "Run", "Workshop"]
 
 logger = logging.getLogger("talkgen.pipeline")
 
+OUTCOMES: dict[str, telemetry.Outcome] = {
+    "complete": "completed",
+    "error": "failed",
+    "deferred": "deferred",
+    "cancelled": "cancelled",
+}
 SILENCE = 4.0  # seconds after which a working run repeats its last word; the promise is 5
 
 
@@ -65,7 +71,9 @@ class Workshop:
     strict: bool
     previews: bool
     defer: frozenset[str]
+    backend_keys: tuple[str, ...]
     subscribe: Callable[[History], Subscription]
+    begun: Callable[[History], None]  # the attempt is the task's latest
     ended: Callable[[Run], None]
     alert: Callable[[TalkgenError], None]
     paying: Callable[[], None]  # somebody is about to take an action outside that costs
@@ -104,6 +112,7 @@ class Run:
         self._error: BaseException | None = None
         self._draft: Draft | None = None
         self._stage: str | None = None
+        self._stored_before = False
         self._began = monotonic()
         self._timings: dict[str, float] = {}
 
@@ -145,6 +154,14 @@ class Run:
 
     async def execute(self) -> None:
         """Do the work. Called once, by the pipeline's task group; never raises an `Exception`."""
+        names = [stage.name for stage in self._workshop.stages]
+        with telemetry.run(self.task_id, names, self._workshop.backend_keys) as span:
+            try:
+                await self._execute()
+            finally:
+                span.ended(self.history.attempt, self._outcome_in_a_word, self._error)
+
+    async def _execute(self) -> None:
         try:
             with self._scope:
                 await self._attempt()
@@ -158,6 +175,13 @@ class Run:
             self._finished.set()
             self._workshop.ended(self)
 
+    @property
+    def _outcome_in_a_word(self) -> telemetry.Outcome:
+        """How it ended, once it has."""
+        last = self.history.latest
+        assert last is not None  # noqa: S101 - the terminal event
+        return "stored" if self._stored_before else OUTCOMES[last.event_type]
+
     def keep_alive(self) -> None:
         """Repeat the last word when there has been none for a while."""
         last = self.history.latest
@@ -169,10 +193,13 @@ class Run:
     async def _attempt(self) -> None:
         try:
             journal = self._job.claimed or await self._begun()
+            self._workshop.begun(self.history)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
             self._fail(as_talkgen_error(error, stage=None, task_id=self.task_id))
             return
-        if journal is not None:
+        if journal is None:
+            self._stored_before = True
+        else:
             await self._own(journal)
 
     async def _begun(self) -> TaskJournal | None:
@@ -343,7 +370,8 @@ class Run:
         ending: dict[str, JSON] = {}
         before = self._known_draft()
         try:
-            self._draft = await stage.run(before, context)
+            with telemetry.stage(stage.name):
+                self._draft = await stage.run(before, context)
         except Exception as error:  # noqa: BLE001 - a stage may raise anything
             ending["left_out"] = self._go_on_without(stage, error, context)
         else:

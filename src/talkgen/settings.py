@@ -135,13 +135,14 @@ class Settings:
         birefnet_weights: BIREFNET_WEIGHTS; the variant's own file. None: the hub's.
         birefnet_use_fp16: BIREFNET_USE_FP16; half precision. `auto`: where it pays.
         birefnet_use_tensorrt: BIREFNET_USE_TENSORRT; compile for the GPU that is there.
-        device: TALKGEN_DEVICE; where these two run: `auto`, `cpu`, `mps`, `cuda`, `cuda:1`.
+        device: TALKGEN_DEVICE; where YOLO and BiRefNet run: `auto`, `cpu`, `mps`, `cuda`, `cuda:1`.
         allow_downloads: TALKGEN_ALLOW_DOWNLOADS; fetch weights that are absent when they are
             first needed.
         storage_root: STORAGE_ROOT; where files are kept. None: a temporary folder.
-        retention_uploads_days: STORAGE_RETENTION_UPLOADS_DAYS; originals.
-        retention_processed_days: STORAGE_RETENTION_PROCESSED_DAYS; what the stages made.
-        retention_videos_days: STORAGE_RETENTION_VIDEOS_DAYS; videos and their manifests.
+        retention_uploads_days: STORAGE_RETENTION_UPLOADS_DAYS; how long originals are kept.
+        retention_processed_days: STORAGE_RETENTION_PROCESSED_DAYS; the same, of what the stages
+            made.
+        retention_videos_days: STORAGE_RETENTION_VIDEOS_DAYS; the same, of videos and manifests.
         min_free_space_gb: STORAGE_MIN_FREE_SPACE_GB; below it no run starts (2**30 bytes).
         progress_retention_minutes: PROGRESS_RETENTION_MINUTES; histories after their end.
         progress_cleanup_interval_minutes: PROGRESS_CLEANUP_INTERVAL_MINUTES; accepted, and

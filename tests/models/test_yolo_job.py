@@ -58,9 +58,11 @@ async def test_a_doubtful_person_is_accepted_by_the_same_look(anyio_backend, det
     assert facts["total_persons"] == 2
 
 
-async def test_the_surest_person_may_show_no_face_to_animate(anyio_backend, detector):
-    with pytest.raises(NoFaceInPortrait):  # in profile
-        await Pipeline([DetectPersons(detector)]).run(ASSETS / "zidane.jpg")
+async def test_the_surest_person_is_passed_over_where_he_shows_no_face(anyio_backend, detector):
+    result = await Pipeline([DetectPersons(detector)]).run(ASSETS / "zidane.jpg")
+    assert result.draft.person.id == 2  # the first one is in profile
+    with pytest.raises(NoFaceInPortrait):
+        await Pipeline([DetectPersons(detector, select=1)]).run(ASSETS / "zidane.jpg")
 
 
 async def test_a_photo_of_nobody(anyio_backend, detector):

@@ -15,13 +15,19 @@ if TYPE_CHECKING:
 
     from talkgen._types import JSON
 
-__all__ = ["add_folder_options", "print_json", "settings_of"]
+__all__ = ["add_folder_options", "environment_of", "print_json", "settings_of"]
 
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """Which folder, and in which form the answer is printed."""
     parser.add_argument("--storage", type=Path, metavar="DIR", help="its folder (STORAGE_ROOT)")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def environment_of(options: argparse.Namespace) -> Settings:
+    """The settings of the environment, with the folder that the command was given."""
+    given = {"STORAGE_ROOT": str(options.storage)} if options.storage else {}
+    return Settings.from_env({**os.environ, **given})
 
 
 def settings_of(options: argparse.Namespace, *, holding: str, what: str) -> Settings:
@@ -35,8 +41,7 @@ def settings_of(options: argparse.Namespace, *, holding: str, what: str) -> Sett
     Raises:
         ValueError: There is no such folder.
     """
-    given = {"STORAGE_ROOT": str(options.storage)} if options.storage else {}
-    settings = Settings.from_env({**os.environ, **given})
+    settings = environment_of(options)
     root = settings.storage_root
     if root is None:
         raise ValueError("no folder: give --storage DIR, or set STORAGE_ROOT")

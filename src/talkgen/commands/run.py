@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,10 @@ import anyio.to_thread
 
 from talkgen.choice import choose_backends
 from talkgen.commands import DEFERRED, DONE
+from talkgen.commands.folder import add_folder_options, environment_of, print_json
 from talkgen.display import progress
 from talkgen.generators.local import LocalGenerator
 from talkgen.pipeline import Pipeline
-from talkgen.settings import Settings
 from talkgen.stages.background import RemoveBackground, ReplaceBackground
 from talkgen.stages.detection import DetectPersons
 from talkgen.stages.generation import GenerateVideo
@@ -26,9 +25,11 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from talkgen._types import JSON
     from talkgen.commands import Commands
     from talkgen.draft import Result
     from talkgen.protocols import Stage, VideoGenerator
+    from talkgen.settings import Settings
 
 __all__ = ["add", "add_stage_options", "stages_of"]
 
@@ -41,7 +42,7 @@ def add(commands: Commands) -> None:
     run.add_argument("audio", type=Path, help="recording of speech")
     run.add_argument("-o", "--output", type=Path, required=True, help="the video, MP4")
     add_stage_options(run)
-    run.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_folder_options(run)
 
 
 def add_stage_options(parser: argparse.ArgumentParser) -> None:
@@ -57,10 +58,10 @@ def add_stage_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
-    settings = Settings.from_env()
+    settings = environment_of(options)
     result = anyio.run(partial(_make, options, settings, console))
     if options.json:
-        sys.stdout.write(json.dumps(result.to_dict()) + "\n")
+        print_json(_told(result, options, settings))
     if not result.success:
         console.print(f"Deferred: an outside service is down. {_later(settings)}", soft_wrap=True)
         return DEFERRED
@@ -69,9 +70,17 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     return DONE
 
 
+def _told(result: Result, options: argparse.Namespace, settings: Settings) -> JSON:
+    """The result; without a folder that stays, the video is where it was saved."""
+    document = result.to_dict()
+    if result.success and settings.storage_root is None:
+        document["video_url"] = options.output.resolve().as_uri()
+    return document
+
+
 def _later(settings: Settings) -> str:
     if settings.storage_root is None:
-        return "Run it again later, and set STORAGE_ROOT: then 'recover' can go on with it."
+        return "Run it again later, with --storage DIR: then 'recover' can go on with it."
     return f"Go on with it later: python -m talkgen recover --storage {settings.storage_root}"
 
 

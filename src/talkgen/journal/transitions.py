@@ -70,7 +70,16 @@ def resumed(record: TaskRecord, now: datetime) -> TaskRecord:
 
 
 def restarted(record: TaskRecord, now: datetime) -> TaskRecord:
-    """The next attempt at ended work: it begins anew."""
+    """The next attempt at ended work: it begins anew.
+
+    Only an action of which nobody knows whether it was taken stays, so that it is looked for
+    before it is taken again.
+    """
+    unknown = {
+        name: operation
+        for name, operation in record.operations.items()
+        if operation.settled == "unknown"
+    }
     return attrs.evolve(
         record,
         state=TaskState.RUNNING,
@@ -78,7 +87,7 @@ def restarted(record: TaskRecord, now: datetime) -> TaskRecord:
         updated=now,
         summary=None,
         checkpoints={},
-        operations={},
+        operations=unknown,
     )
 
 
@@ -92,14 +101,15 @@ def intended(
 
 
 def recorded(record: TaskRecord, name: str, facts: dict[str, JSON], now: datetime) -> TaskRecord:
-    """More is known of an action.
+    """More is known of an action; one that was past finding out is open again.
 
     Raises:
         LookupError: It was not intended.
     """
     operation = _operation(record, name)
     known = {**operation.facts, **_plain(facts)}
-    return _with_operation(record, attrs.evolve(operation, facts=known), now)
+    settled = None if operation.settled == "unknown" else operation.settled
+    return _with_operation(record, attrs.evolve(operation, facts=known, settled=settled), now)
 
 
 def settled(record: TaskRecord, name: str, outcome: Settlement, now: datetime) -> TaskRecord:

@@ -12,6 +12,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import attrs
 
+from talkgen import telemetry
 from talkgen._loops import call_soon
 from talkgen.protocols import Degradation
 from talkgen.scheduling.core import Core
@@ -189,7 +190,8 @@ class LocalScheduler:
                     call.owner.news.append(news)
                     told.append(call.owner)
                 case Run(instance, items, level):
-                    self._workers[instance].run(items, level)
+                    callers = [call.owner.caller for call in instance.calls]
+                    self._workers[instance].run(items, level, callers)
                 case Unload(instance):
                     self._workers.pop(instance).unload()
                 case Load(instance, reserved):
@@ -274,10 +276,12 @@ class _Waiter:
     Attributes:
         news: What it has not heard yet, in order; added to under the scheduler's lock.
         settled: It has heard its outcome.
+        caller: Where its call is among the spans.
     """
 
     news: list[Degradation | Outcome] = attrs.field(factory=list)
     settled: bool = False
+    caller: Any = attrs.field(factory=telemetry.here)
     _changed: anyio.Event = attrs.field(factory=anyio.Event)
     _token: EventLoopToken = attrs.field(factory=anyio.lowlevel.current_token)
 

@@ -34,6 +34,7 @@ def _device(device: DeviceRecord, now: float) -> DeviceStats:
         used=device.used,
         busy=busy / (now - device.since) if now > device.since else 0.0,
         in_service=device.lost is None,
+        busy_seconds=busy,
     )
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import attrs
 
+from talkgen import telemetry
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,7 +24,7 @@ Listener: TypeAlias = "Callable[[Degradation], None]"
 
 @attrs.frozen
 class Watched:
-    """Passes calls on, and tells one listener about every step down.
+    """Passes calls on, tells one listener about every step down, and has calls recorded.
 
     Attributes:
         scheduler: Who does the work.
@@ -43,7 +45,8 @@ class Watched:
         told = self.on_degraded
         if on_degraded is not None:
             told = partial(_tell_both, self.on_degraded, on_degraded)
-        return await self.scheduler.run(model, item, on_degraded=told)
+        with telemetry.model(model.key):
+            return await self.scheduler.run(model, item, on_degraded=told)
 
     def stats(self) -> SchedulerStats:
         """As the scheduler's own."""

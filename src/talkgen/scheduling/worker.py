@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from talkgen import telemetry
 from talkgen.errors import OutOfMemory
 from talkgen.scheduling.devices import inference
 from talkgen.scheduling.faults import Done, Failure, Fault
@@ -40,6 +41,14 @@ class Reports(Protocol):
         """The model's memory is free again."""
 
 
+class _Batch(NamedTuple):
+    """What a worker is given to do."""
+
+    items: Sequence[Any]
+    level: int
+    callers: Sequence[Any]
+
+
 class Worker:
     """A plain thread that owns a loaded model, from its loading to its end."""
 
@@ -57,7 +66,7 @@ class Worker:
         self._device = device
         self._reserved = reserved
         self._reports = reports
-        self._batches: queue.SimpleQueue[tuple[Sequence[Any], int] | None] = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         # A daemon, so that a program that forgets to close a pipeline still ends.
         name = f"talkgen {self._model.key} on {device.name}"
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -66,9 +75,15 @@ class Worker:
         """Begin to load."""
         self._thread.start()
 
-    def run(self, items: Sequence[Any], level: int) -> None:
-        """Run a batch; `finished` tells its outcomes."""
-        self._batches.put((items, level))
+    def run(self, items: Sequence[Any], level: int, callers: Sequence[Any]) -> None:
+        """Run a batch; `finished` tells its outcomes.
+
+        Args:
+            items: One for each call.
+            level: At what size.
+            callers: Where each call is among the spans.
+        """
+        self._batches.put(_Batch(items, level, callers))
 
     def unload(self) -> None:
         """Free the model; `unloaded` tells when that is done."""
@@ -112,14 +127,22 @@ class Worker:
 
     def _serve(self, loaded: LoadedModel[Any, Any]) -> None:
         while (batch := self._batches.get()) is not None:
-            items, level = batch
-            outcomes = perform(loaded, items, level)
+            outcomes = self._perform(loaded, batch)
             if any(isinstance(o, Failure) and o.fault is Fault.MEMORY for o in outcomes):
                 self._free_cache()
             # The next get() must not keep pictures alive.
-            del batch, items
+            del batch
             self._reports.finished(self._instance, outcomes)
             del outcomes
+
+    def _perform(self, loaded: LoadedModel[Any, Any], batch: _Batch) -> list[Outcome]:
+        key, device = self._model.key, self._device.name
+        with telemetry.batch(batch.callers, key, device, batch.level) as span:
+            outcomes = perform(loaded, batch.items, batch.level)
+            for outcome in outcomes:
+                if isinstance(outcome, Failure):
+                    span.failed(outcome.error)
+        return outcomes
 
     def _free_cache(self) -> None:
         try:

@@ -117,6 +117,23 @@ async def _ended_work_begins_anew(journal: Journal) -> None:
     assert (await again.intend("talk")).token != token, "a new action has the old token"
 
 
+async def _what_nobody_knows_outlives_the_end(journal: Journal) -> None:
+    attempt = await journal.begin(SPEC)
+    await attempt.intend("lost")
+    await attempt.intend("no")
+    await attempt.settle("lost", "unknown")
+    await attempt.settle("no", "refused")
+    await attempt.finish(TaskState.FAILED, None)
+    attempt = await journal.begin(SPEC)
+    assert await attempt.get("no") is None, "a refused operation outlived its task's end"
+    lost = await attempt.get("lost")
+    assert lost is not None, "an operation of unknown outcome was forgotten with its attempt"
+    await attempt.record("lost", id="tlk-1")
+    lost = await attempt.get("lost")
+    assert lost is not None, "a recorded operation is gone"
+    assert lost.settled is None, f"it is known again, but it is {lost.settled}"
+
+
 async def _completed_work_stays(journal: Journal) -> None:
     attempt = await _worked(journal)
     await attempt.stage_done("generate", CHECKPOINT)
@@ -200,6 +217,7 @@ CHECKS = (
     _deferred_work_is_claimed,
     _ended_work_is_not_claimed,
     _ended_work_begins_anew,
+    _what_nobody_knows_outlives_the_end,
     _completed_work_stays,
     _publishing_goes_on_as_publishing,
     _operations_are_kept,

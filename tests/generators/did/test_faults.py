@@ -227,6 +227,9 @@ async def test_a_link_that_is_never_taken_is_reported(anyio_backend, bench):
         await bench.run()
     assert caught.value.talk_id == bench.service.ledger.talks[0]
     assert bench.service.ledger.requests[RESULT] == 2
+    bench.service.heal()
+    assert (await bench.run()).success
+    assert len(bench.service.ledger.talks) == 2
 
 
 async def test_a_talk_that_somebody_deleted_is_reported(anyio_backend, bench):

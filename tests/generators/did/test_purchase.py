@@ -211,13 +211,37 @@ async def test_an_answer_with_nothing_but_an_id_is_taken(anyio_backend, bench):
     assert bench.service.ledger.requests[LIST] == 0
 
 
-async def test_running_an_unknown_task_again_asks_anew(anyio_backend, bench):
-    """That is the caller's decision, after he has looked for the token."""
+async def test_running_an_unknown_task_again_finds_the_talk(anyio_backend, bench):
+    bench.service.behaviour.list_delay = 1e6
+    bench.service.fail(POST, LOST)
+    generator = bench.generator(repost=False)
+    with pytest.raises(OutcomeUnknown):
+        await bench.run(generator)
+    bench.service.behaviour.list_delay = 0.0
+    assert (await bench.run(generator)).success
+    assert bench.service.ledger.requests[POST] == len(bench.service.ledger.talks) == 1
+
+
+async def test_a_talk_that_is_found_late_is_paid_for_like_any_other(anyio_backend, bench):
+    bench.service.behaviour.list_delay = 1e6
+    bench.service.fail(POST, LOST)
+    generator = bench.generator(repost=False)
+    with pytest.raises(OutcomeUnknown):
+        await bench.run(generator)
+    bench.service.behaviour.list_delay = 0.0
+    bench.service.fail("GET result", Fault(status=200, body=b"<html>"), times=1000)
+    assert (await bench.run(generator)).status is TaskState.DEFERRED
+
+
+async def test_an_unknown_task_asks_anew_only_when_it_was_forgotten(anyio_backend, bench):
     bench.service.fail(POST, NOT_MADE)
     generator = bench.generator(repost=False)
-    with pytest.raises(OutcomeUnknown) as caught:
-        await bench.run(generator)
-    assert "before running the task again" in caught.value.hint
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown) as caught:
+            await bench.run(generator)
+        assert bench.service.ledger.requests[POST] == 1
+    assert "forget()" in caught.value.hint
+    await bench.pipeline(generator).forget("task")
     assert (await bench.run(generator)).success
     assert len(bench.service.ledger.talks) == 1
 

@@ -7,10 +7,10 @@ import logging
 import re
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, Self
-from urllib.parse import quote
 
 import anyio
 
+from talkgen import telemetry
 from talkgen.errors import (
     DIdError,
     OutcomeUnknown,
@@ -149,6 +149,7 @@ class DIdClient:
     def _connect(self) -> Transport:
         from talkgen.generators.did.transport import Transport
 
+        telemetry.load()
         return Transport(
             self._header,
             base_url=self._base_url,
@@ -224,11 +225,11 @@ class DIdClient:
 
     async def delete_image(self, image_id: str) -> None:
         """Delete an uploaded picture; one that is gone already is no error."""
-        await self._delete(f"/images/{_part(image_id)}", "delete the picture")
+        await self._delete("/images/{id}", image_id, "delete the picture")
 
     async def delete_audio(self, audio_id: str) -> None:
         """Delete an uploaded recording; one that is gone already is no error."""
-        await self._delete(f"/audios/{_part(audio_id)}", "delete the recording")
+        await self._delete("/audios/{id}", audio_id, "delete the recording")
 
     async def detect_faces(self, source_url: str) -> tuple[FaceBox, ...]:
         """Where D-ID sees faces in a picture that was uploaded or is on the web."""
@@ -325,7 +326,7 @@ class DIdClient:
         Raises:
             talkgen.errors.DIdError: D-ID is still at work on it, for one.
         """
-        await self._delete(f"/talks/{_part(talk_id)}", "delete the talk")
+        await self._delete("/talks/{id}", talk_id, "delete the talk")
 
     async def wait_talk(
         self,
@@ -379,8 +380,8 @@ class DIdClient:
     async def _seen(self, talk_id: str) -> Talk:
         try:
             async with self._session.traffic.turn():
-                path = f"/talks/{_part(talk_id)}"
-                answer = await self._session.send("GET", path, doing="show the talk")
+                doing = "show the talk"
+                answer = await self._session.send("GET", "/talks/{id}", item=talk_id, doing=doing)
         except DIdError as error:
             error.talk_id = talk_id
             if error.status == NOT_FOUND:
@@ -459,9 +460,9 @@ class DIdClient:
             voices_of, "GET", "/tts/voices", doing="list the voices", params=params
         )
 
-    async def _delete(self, path: str, doing: str) -> None:
+    async def _delete(self, route: str, item: str, doing: str) -> None:
         try:
-            await self._session.ask(lambda _answer: None, "DELETE", path, doing=doing)
+            await self._session.ask(lambda _answer: None, "DELETE", route, item=item, doing=doing)
         except DIdError as error:
             if error.status != NOT_FOUND:
                 raise
@@ -475,11 +476,6 @@ def _lost(request: TalkRequest, cause: Exception | None) -> OutcomeUnknown:
     )
     error.token = request.user_data
     return error
-
-
-def _part(name: str) -> str:
-    """A name as one part of a path."""
-    return quote(name, safe="")
 
 
 def _media_type(file_name: str, known: Mapping[str, str]) -> str:

@@ -168,7 +168,7 @@ class Job:
             await purchase.settle("refused")  # D-ID gives the credits back
             raise
         except ResultExpired:
-            await purchase.settle("unknown")
+            await purchase.gone()
             raise
 
     def _timeout(self) -> float | None:
@@ -270,7 +270,7 @@ class Job:
                 await self._client.download(talk, path)
                 return await anyio.to_thread.run_sync(examine)
             except ResultExpired:
-                await self._purchase.settle("unknown")
+                await self._purchase.gone()
                 raise
             except MediaFailed:
                 if not left:

@@ -34,9 +34,10 @@ def user_data_of(operation: Operation) -> str:
 class Purchase:
     """One talk of one task, in the journal before it is asked for.
 
-    An operation that was refused is done with, and the next attempt has a new one. Its facts:
+    An operation that was refused, or whose talk is gone, is done with, and the next attempt has a
+    new one. One that is unknown is looked for again, and never asked for again. Its facts:
     `image_urls`, `posts` (requests whose answer may have been lost, the last one included) and,
-    once known, `talk_id`.
+    once known, `talk_id` and `gone`.
     """
 
     _client: DIdClient
@@ -52,7 +53,7 @@ class Purchase:
         for number in itertools.count(1):
             name = f"d_id_talk_{number}"
             operation = await operations.get(name)
-            if operation is None or operation.settled != "refused":
+            if operation is None or not _done_with(operation):
                 break
         return cls(client, since, operations, name, operation)
 
@@ -71,6 +72,11 @@ class Purchase:
         if self.known.settled != "collected":
             await self._operations.settle(self._name, outcome)
             self.operation = await self._operations.get(self._name)
+
+    async def gone(self) -> None:
+        """Journal that the talk was made, and that nobody will get its video."""
+        await self.record(gone=True)
+        await self.settle("unknown")
 
     @property
     def since(self) -> int:
@@ -152,3 +158,7 @@ class Purchase:
 
     async def _write_down(self, talk: Talk) -> None:
         await self.record(talk_id=talk.id)
+
+
+def _done_with(operation: Operation) -> bool:
+    return operation.settled == "refused" or "gone" in operation.facts

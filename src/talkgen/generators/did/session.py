@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import anyio.to_thread
 
+from talkgen import telemetry
 from talkgen.errors import ServiceUnavailable
 from talkgen.generators.did.traffic import Traffic
 from talkgen.requirements import explained
@@ -64,16 +65,16 @@ class Session:
             with anyio.CancelScope(shield=True):
                 await opened.aclose()
 
-    async def send(self, method: str, path: str, *, doing: str, **what: Any) -> JSON:
+    async def send(self, method: str, route: str, *, doing: str, **what: Any) -> JSON:
         """Send a request once, at once; see `Transport.send`."""
         transport = await self.transport()
-        return await transport.send(method, path, doing=doing, **what)
+        return await transport.send(method, route, doing=doing, **what)
 
     async def ask(
         self,
         parse: Callable[[JSON], R],
         method: str,
-        path: str,
+        route: str,
         *,
         doing: str,
         since: int | None = None,
@@ -84,7 +85,7 @@ class Session:
         Args:
             parse: Reads it; a `ValueError` says that it cannot.
             method: Like `GET`.
-            path: Like `/talks`.
+            route: Like `/talks/{id}`.
             doing: What it is for, like `upload the picture`.
             since: As for `Traffic.turn`.
             **what: As for `Transport.send`.
@@ -95,7 +96,7 @@ class Session:
 
         async def once() -> R:
             async with self.traffic.turn(since=since):
-                return parsed(parse, await self.send(method, path, doing=doing, **what))
+                return parsed(parse, await self.send(method, route, doing=doing, **what))
 
         return await self.retried(once)
 
@@ -118,7 +119,7 @@ class Session:
             wait_jitter=real(policy.jitter),
             wait_max=real(policy.longest_wait),
         ):
-            with attempt:
+            with attempt, telemetry.resend(attempt.num - 1):
                 return await call()
         raise AssertionError("the last try either returns or raises")
 

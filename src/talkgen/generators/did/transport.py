@@ -7,10 +7,11 @@ import logging
 from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import anyio
 
+from talkgen import telemetry
 from talkgen.errors import DIdError, ResultExpired, ServiceUnavailable
 from talkgen.generators.did.failures import failure
 from talkgen.requirements import explained
@@ -81,9 +82,10 @@ class Transport:
     async def send(
         self,
         method: str,
-        path: str,
+        route: str,
         *,
         doing: str,
+        item: str = "",
         body: JSON = None,
         params: Mapping[str, str] | None = None,
         **form: Any,
@@ -92,8 +94,9 @@ class Transport:
 
         Args:
             method: Like `GET`.
-            path: Like `/talks`.
+            route: Like `/talks/{id}`.
             doing: What it is for, like `upload the picture`.
+            item: Stands for the route's `{id}`.
             body: Sent as JSON.
             params: Of the query.
             **form: `data` and `files` of a form.
@@ -105,25 +108,27 @@ class Transport:
             talkgen.errors.DIdError: The class for what went wrong. `ServiceUnavailable.sent`
                 tells whether the request may have arrived.
         """
-        with _explained(doing), _read_whole(doing):
-            response = await self._http.request(
-                method,
-                self._base_url + path,
-                json=body,
-                params=params,
-                headers={"Authorization": self._header},
-                auth=None,
-                follow_redirects=False,
-                **form,
-            )
-        if not response.is_success:
-            raise failure(
-                response.status_code,
-                response.headers,
-                response.content,
-                doing=doing,
-                key=self._header,
-            )
+        with telemetry.request(method, self._base_url, route) as span:
+            with _explained(doing), _read_whole(doing):
+                response = await self._http.request(
+                    method,
+                    self._base_url + route.replace("{id}", quote(item, safe="")),
+                    json=body,
+                    params=params,
+                    headers={"Authorization": self._header},
+                    auth=None,
+                    follow_redirects=False,
+                    **form,
+                )
+            span.set("http.response.status_code", response.status_code)
+            if not response.is_success:
+                raise failure(
+                    response.status_code,
+                    response.headers,
+                    response.content,
+                    doing=doing,
+                    key=self._header,
+                )
         return _read(response.content, doing) if response.content else None
 
     async def download(self, url: str, path: str | os.PathLike[str]) -> None:
@@ -139,10 +144,11 @@ class Transport:
         """
         doing = "send the video"
         request = self._link(url)
-        with _explained(doing):
+        with telemetry.request("GET", url) as span, _explained(doing):
             response = await self._http.send(
                 request, stream=True, auth=None, follow_redirects=False
             )
+            span.set("http.response.status_code", response.status_code)
             try:
                 if not response.is_success:
                     _refuse(response.status_code, await response.aread(), doing)

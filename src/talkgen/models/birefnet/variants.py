@@ -51,3 +51,4 @@ VARIANTS = MappingProxyType(
         )
     }
 )
+"""The published models, by name: their network, and the side in pixels that they see."""

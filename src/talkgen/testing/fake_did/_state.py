@@ -148,7 +148,14 @@ class Talk:
 
 @attrs.frozen
 class Exchange:
-    """A request that was carried out, and its usual answer."""
+    """A request that was carried out, and its usual answer.
+
+    Attributes:
+        request: Its kind, like `POST /talks`.
+        sent: Its body, where that was JSON.
+        status: The answer's.
+        answered: The answer's body; None where it was empty.
+    """
 
     request: str
     sent: JSON

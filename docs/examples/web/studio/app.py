@@ -1,0 +1,54 @@
+"""The application, assembled."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from studio import metrics, problems, streams, tasks
+from studio.host import open_host
+from studio.security import SecurityHeaders
+from talkgen.choice import choose_backends
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from studio.config import Config
+    from talkgen import Settings
+    from talkgen.protocols import VideoGenerator
+
+__all__ = ["create_app"]
+
+PAGE = Path(__file__).parent / "static"
+
+
+def create_app(
+    settings: Settings, config: Config, *, generator: VideoGenerator | None = None
+) -> FastAPI:
+    """The application; nothing is opened before it is served.
+
+    Args:
+        settings: talkgen's; `storage_root` must name a folder.
+        config: The application's own.
+        generator: Makes the videos; by default what the settings choose.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        chosen = generator or choose_backends(settings).backends.generator
+        async with open_host(settings, config, chosen) as host:
+            app.state.host = host
+            yield
+
+    app = FastAPI(title="talkgen", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.settings, app.state.config = settings, config
+    problems.install(app)
+    app.add_middleware(SecurityHeaders)
+    for module in (tasks, streams, metrics):
+        app.include_router(module.router)
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    return app

@@ -1,0 +1,255 @@
+"""The page of the web example in a real browser, through Chromium's DevTools protocol.
+
+https://chromedevtools.github.io/devtools-protocol/
+"""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import threading
+import time
+from base64 import b64decode
+from itertools import count
+
+import attrs
+import httpx
+import numpy as np
+import PIL.Image
+import pytest
+from websockets.sync.client import connect
+
+from talkgen.generators.local import LocalGenerator
+
+pytestmark = pytest.mark.slow
+
+CHROMIUM = shutil.which("chromium")
+SECONDS = 60
+
+
+@attrs.frozen
+class Page:
+    """A page of the browser."""
+
+    socket: object
+    _numbers: object = attrs.field(factory=lambda: count(1))
+
+    def call(self, method, **parameters):
+        number = next(self._numbers)
+        self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            told = json.loads(self.socket.recv(timeout=SECONDS))
+            if told.get("id") == number:
+                assert "error" not in told, told
+                return told["result"]
+
+    def evaluate(self, script):
+        told = self.call(
+            "Runtime.evaluate",
+            expression=script,
+            awaitPromise=True,
+            returnByValue=True,
+            userGesture=True,
+        )
+        assert "exceptionDetails" not in told, told["exceptionDetails"]
+        return told["result"].get("value")
+
+    def until(self, script):
+        """Wait until an expression is true."""
+        end = time.monotonic() + SECONDS
+        while not (value := self.evaluate(script)):
+            assert time.monotonic() < end, (script, self.evaluate("document.body.innerText"))
+            time.sleep(0.05)
+        return value
+
+    def open(self, url):
+        self.call("Page.navigate", url=url)
+        self.until("document.readyState === 'complete'")
+
+    def choose(self, selector, path):
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+    def look(self, width=1100, height=900, *, dark=False):
+        """A screenshot, RGB."""
+        phone = width < 500
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=phone,
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.evaluate("new Promise((go) => requestAnimationFrame(() => setTimeout(go, 300)))")
+        whole = self.call("Page.captureScreenshot", captureBeyondViewport=phone)
+        return PIL.Image.open(io.BytesIO(b64decode(whole["data"]))).convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """The address of a browser's DevTools."""
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    options = [
+        "--headless=new",
+        "--no-sandbox",  # where it is root, as in a container
+        "--disable-gpu",
+        "--remote-debugging-port=0",
+        "--autoplay-policy=no-user-gesture-required",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ]
+    process = subprocess.Popen([CHROMIUM, *options], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if found := re.search(r"DevTools listening on ws://([^/]+)", line):
+            break
+    else:
+        pytest.fail("chromium did not start")
+    drain = threading.Thread(target=process.stderr.read)
+    drain.start()
+    yield found[1]
+    process.terminate()
+    process.wait()
+    drain.join()
+    process.stderr.close()
+
+
+@pytest.fixture
+def page(browser):
+    target = httpx.put(f"http://{browser}/json/new?about:blank").json()
+    with connect(target["webSocketDebuggerUrl"], max_size=None) as socket:
+        opened = Page(socket)
+        for part in ("Page", "DOM", "Runtime"):
+            opened.call(f"{part}.enable")
+        yield opened
+    httpx.get(f"http://{browser}/json/close/{target['id']}")
+
+
+@pytest.fixture
+def site(serve):
+    with serve(generator=LocalGenerator(size=256)) as site:
+        yield site
+
+
+SHOWN = """(() => {
+  const video = document.querySelector("#video");
+  const canvas = document.createElement("canvas");
+  canvas.width = video.videoWidth; canvas.height = video.videoHeight;
+  const context = canvas.getContext("2d");
+  context.drawImage(video, 0, 0);
+  return Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data);
+})()"""
+
+
+def picture_of(page):
+    """The frame that the video element shows, RGB."""
+    side = page.evaluate("document.querySelector('#video').videoWidth")
+    return np.array(page.evaluate(SHOWN), np.uint8).reshape(side, side, 4)[..., :3]
+
+
+def test_a_photo_and_a_recording_become_a_video_that_plays(
+    page, site, portrait_path, speech_path, tmp_path
+):
+    page.open(str(site.http.base_url))
+    assert page.evaluate("document.querySelector('#make').disabled")
+    page.choose("input[name=image]", portrait_path)
+    page.choose("input[name=audio]", speech_path)
+    page.until("!document.querySelector('#make').disabled")
+    page.evaluate(
+        "window.previews = 0; document.querySelector('#preview').onload = () => previews++"
+    )
+    page.evaluate("document.querySelector('#make').click()")
+    page.until("document.querySelector('#steps .now') !== null")
+    page.until("previews > 0")
+
+    page.until("document.querySelector('#video').readyState === 4")
+    page.until("document.querySelectorAll('#steps .done').length === 5")
+    video = "document.querySelector('#video')"
+    assert page.evaluate(f"{video}.duration") == pytest.approx(10.0, abs=0.5)
+    page.evaluate(f"{video}.muted = true; {video}.play()")
+    page.until(f"{video}.currentTime > 0.5")
+    early = picture_of(page)
+    assert early.std() > 20, "it shows nothing"
+    page.until(f"{video}.currentTime > 1.5")
+    page.evaluate(f"{video}.pause()")
+    late = picture_of(page)
+    assert np.abs(early.astype(int) - late).mean() > 0.5, "nothing moves"
+
+    seen = page.look()
+    box = page.evaluate(
+        f"(({{x, y, width, height}}) => [x, y, x + width, y + height])"
+        f"({video}.getBoundingClientRect())"
+    )
+    cut = np.array(seen.crop([round(edge) for edge in box]).resize((256, 256)), int)
+    assert np.abs(cut[:200] - late[:200]).mean() < 12, "the screenshot has another picture"
+
+    address = page.evaluate("location.href")
+    page.open("about:blank")
+    page.open(address)  # whoever comes back finds the task again
+    page.until(f"{video}.readyState === 4")
+
+
+def test_the_microphone_records(page, site, portrait_path):
+    page.open(str(site.http.base_url))
+    page.choose("input[name=image]", portrait_path)
+    page.evaluate("document.querySelector('#record').click()")
+    page.until("document.querySelector('#record').classList.contains('recording')")
+    page.until("document.querySelector('#record').innerText.includes('1 s')")
+    page.evaluate("document.querySelector('#record').click()")
+    page.until("!document.querySelector('#make').disabled")
+    page.evaluate("document.querySelector('#make').click()")
+    page.until("document.querySelector('#video').readyState === 4")
+
+
+def test_what_goes_wrong_is_said_with_advice(page, site, tmp_path, speech_path):
+    grey = tmp_path / "grey.png"
+    PIL.Image.new("RGB", (200, 200), "gray").save(grey)
+    page.open(str(site.http.base_url))
+    page.choose("input[name=image]", grey)
+    page.choose("input[name=audio]", speech_path)
+    page.until("!document.querySelector('#make').disabled")
+    page.evaluate("document.querySelector('#make').click()")
+    page.until("!document.querySelector('#trouble').hidden")
+    assert "Nobody was found" in page.evaluate("document.querySelector('#trouble').innerText")
+    assert "well-lit" in page.evaluate("document.querySelector('#trouble').innerText")
+    page.open(f"{site.http.base_url}#no-such-task")
+    page.until("!document.querySelector('#trouble').hidden")
+
+
+# The client of the original service, as its documentation has it.
+SNIPPET = """
+const eventSource = new EventSource('/api/pipeline/progress/{task_id}/sse');
+
+eventSource.onmessage = (event) => {
+  const progress = JSON.parse(event.data);
+  updateProgressBar(progress.progress_percent);
+};
+
+eventSource.addEventListener('complete', (event) => {
+  const data = JSON.parse(event.data);
+  displayVideo(data.video_url);
+  eventSource.close();
+});
+"""
+
+
+def test_the_original_services_client_works_unchanged(page, site):
+    task = site.begin()
+    page.open(str(site.http.base_url))
+    page.evaluate("""
+      window.percents = [];
+      window.updateProgressBar = (percent) => percents.push(percent);
+      window.displayVideo = (url) => { window.shown = url; };
+    """)
+    page.evaluate(SNIPPET.replace("{task_id}", task))
+    url = page.until("window.shown")
+    assert site.http.get(url).headers["content-type"] == "video/mp4"
+    percents = page.evaluate("percents")
+    assert percents[0] == 0
+    assert percents == sorted(percents)
+    assert percents[-1] == 90
