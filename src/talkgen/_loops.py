@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from anyio.lowlevel import EventLoopToken
 
-__all__ = ["call_soon"]
+__all__ = ["call_later", "call_soon"]
 
 
 def call_soon(token: EventLoopToken, function: Callable[[], object]) -> None:
@@ -31,6 +31,25 @@ def call_soon(token: EventLoopToken, function: Callable[[], object]) -> None:
     schedule = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
     with suppress(RuntimeError):
         schedule(function)
+
+
+def call_later(token: EventLoopToken, seconds: float, function: Callable[[], object]) -> None:
+    """Have the loop that runs in this thread call a function after a while, unless it ends first.
+
+    The function must neither block nor raise. Unlike a task, what waits for it keeps nobody's
+    task group open.
+    """
+    loop: Any = token.native_token
+    if (schedule := getattr(loop, "call_later", None)) is not None:
+        schedule(seconds, function)
+        return
+    import trio
+
+    async def call() -> None:
+        await trio.sleep(seconds)
+        function()
+
+    trio.lowlevel.spawn_system_task(call)
 
 
 def _running() -> EventLoopToken | None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import accumulate, pairwise
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 import anyio
 import anyio.lowlevel
@@ -19,7 +21,7 @@ import anyio.to_thread
 import attrs
 
 from talkgen._clock import utc_now
-from talkgen._loops import call_soon
+from talkgen._loops import call_later, call_soon
 from talkgen.events import Heartbeat, Preview
 
 if TYPE_CHECKING:
@@ -42,14 +44,10 @@ TURN = 32  # events that a reader takes before it lets others have theirs
 
 @attrs.define(eq=False)
 class _Wait:
-    """Those who wait, in one event loop, for more of a history.
-
-    One of them watches the clock for all: a deadline each would cost more than the waiting.
-    """
+    """Those who wait, in one event loop, for more of a history."""
 
     token: EventLoopToken
-    deadline: float  # of the loop's clock
-    watched: bool = False
+    since: float = attrs.field(factory=monotonic)
     news: anyio.Event = attrs.field(factory=anyio.Event)
 
 
@@ -64,6 +62,7 @@ class History:
     aside: Heartbeat | Preview | None = None  # the newest of what is not kept, until the end
     _lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False)
     _waits: dict[EventLoopToken, _Wait] = attrs.field(factory=dict, repr=False)
+    _ticking: set[EventLoopToken] = attrs.field(factory=set, repr=False)
 
     @property
     def latest(self) -> Event | None:
@@ -140,34 +139,51 @@ class History:
         return len(self.events) > seen or (self.aside is not None and self.aside is not aside)
 
     def join(
-        self, seen: int, aside: Event | None, token: EventLoopToken, most: float
-    ) -> _Wait | None:
-        """Those who wait for more than a reader has seen; None when there is more already.
+        self, seen: int, aside: Event | None, token: EventLoopToken, heartbeat: float
+    ) -> anyio.Event | None:
+        """What to wait on for more than a reader has seen; None when there is more already.
 
         Args:
             seen: See `more`.
             aside: See `more`.
-            token: The reader's event loop's.
-            most: Seconds without news until a `beat`.
+            token: The event loop's, which is the one that runs here.
+            heartbeat: Seconds without news until those who wait get a `Heartbeat`.
         """
         with self._lock:
             if self.more(seen, aside):
                 return None
             if (wait := self._waits.get(token)) is None:
-                wait = self._waits[token] = _Wait(token, anyio.current_time() + most)
-            return wait
+                wait = self._waits[token] = _Wait(token)
+            silent = token not in self._ticking
+            self._ticking.add(token)
+        if silent:
+            self._tick_in(heartbeat, token, heartbeat)
+        return wait.news
 
-    def hand_over(self, wait: _Wait) -> None:
-        """Let another of those who wait watch the clock, which goes on."""
+    def _tick_in(self, seconds: float, token: EventLoopToken, heartbeat: float) -> None:
+        # One clock for all who wait: a deadline each would cost more than the waiting.
+        call_later(token, seconds, partial(_tick, ref(self), token, heartbeat))
+
+    def tick(self, token: EventLoopToken, heartbeat: float) -> None:
+        """Tell those who have waited long; the clock stops when nobody waits."""
         with self._lock:
-            if self._waits.get(wait.token) is wait:
-                self._waits[wait.token] = _Wait(wait.token, wait.deadline)
-        wait.news.set()
+            if (wait := self._waits.get(token)) is None:
+                self._ticking.discard(token)
+                return
+        left = wait.since + heartbeat - monotonic()
+        if left <= 0:
+            self.beat()
+        self._tick_in(left if left > 0 else heartbeat, token, heartbeat)
 
     def _take_waits(self) -> list[_Wait]:
         waits = list(self._waits.values())
         self._waits.clear()
         return waits
+
+
+def _tick(history: ref[History], token: EventLoopToken, heartbeat: float) -> None:
+    if (kept := history()) is not None:
+        kept.tick(token, heartbeat)
 
 
 def _wake(waits: list[_Wait]) -> None:
@@ -218,11 +234,12 @@ class Subscription:
     async def __anext__(self) -> Event:
         if self._ended:
             raise StopAsyncIteration
-        history = self._history
-        if not history.more(self._seen, self._aside):
-            await self._news()
-        elif self._seen % TURN == 0:
+        if (news := self._news()) is None and self._seen % TURN == 0:
             await anyio.lowlevel.checkpoint()
+        while news is not None:
+            await news.wait()
+            news = self._news()
+        history = self._history
         aside = history.aside  # asked first: the terminal event takes it away
         if self._seen == len(history.events):
             return await self._taken_aside(aside)
@@ -238,31 +255,14 @@ class Subscription:
         self._aside = event
         return event
 
-    async def _news(self) -> None:
-        """Wait until there is more."""
+    def _news(self) -> anyio.Event | None:
+        """What to wait on for more; None when there is more already."""
+        history, seen, aside = self._history, self._seen, self._aside
+        if history.more(seen, aside):
+            return None
         if self._token is None:
             self._token = anyio.lowlevel.current_token()
-        history, seen, aside = self._history, self._seen, self._aside
-        while not history.more(seen, aside):
-            wait = history.join(seen, aside, self._token, self._heartbeat)
-            if wait is None:
-                return
-            if wait.watched:
-                await wait.news.wait()
-            else:
-                await self._watch(wait)
-
-    async def _watch(self, wait: _Wait) -> None:
-        """Wait for news, and tell everybody else who waits when there was none for long."""
-        wait.watched = True
-        try:
-            with anyio.move_on_at(wait.deadline):
-                await wait.news.wait()
-                return
-            self._history.beat()
-        finally:
-            if not wait.news.is_set():
-                self._history.hand_over(wait)
+        return history.join(seen, aside, self._token, self._heartbeat)
 
 
 class ProgressTracker:
