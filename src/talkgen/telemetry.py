@@ -7,7 +7,7 @@ module, and nothing that is secret or large goes through it: no key, no link, no
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -140,8 +140,11 @@ def run(task_id: str, stages: Sequence[str], backends: Sequence[str]) -> Iterato
     }
     api.active.add(1)
     try:
-        with api.span("talkgen.run", attributes) as span:
-            yield RunSpan(span)
+        if api.traced():
+            with api.span("talkgen.run", attributes) as span:
+                yield RunSpan(span)
+        else:
+            yield RunSpan()
     finally:
         api.active.add(-1)
 
@@ -173,12 +176,13 @@ def batch(
         "talkgen.level": level,
         "talkgen.batch.size": len(callers),
     }
-    return _span(f"talkgen.batch {_family(key)}", attributes, callers=callers)
+    known = [caller for caller in callers if caller is not None]
+    return _span(f"talkgen.batch {_family(key)}", attributes, callers=known)
 
 
 def here() -> Context | None:
     """Where the caller is among the spans: what a worker's thread needs to go on below it."""
-    if _api() is None:
+    if _tracing() is None:
         return None
     from opentelemetry import context
 
@@ -221,17 +225,30 @@ def resend(count: int) -> Iterator[None]:
         _resends.reset(token)
 
 
-@contextmanager
+_UNSEEN = nullcontext(Span())
+
+
 def _span(
     name: str,
     attributes: Mapping[str, AttributeValue],
     *,
     client: bool = False,
     callers: Sequence[Any] = (),
+) -> AbstractContextManager[Span]:
+    if (api := _tracing()) is None:
+        return _UNSEEN
+    return _seen(api, name, attributes, client=client, callers=callers)
+
+
+@contextmanager
+def _seen(
+    api: _Api,
+    name: str,
+    attributes: Mapping[str, AttributeValue],
+    *,
+    client: bool,
+    callers: Sequence[Any],
 ) -> Iterator[Span]:
-    if (api := _api()) is None:
-        yield Span()
-        return
     with api.span(name, attributes, client=client, callers=callers) as started:
         span = Span(started)
         try:
@@ -292,6 +309,7 @@ class _Api:
     """What talkgen uses of OpenTelemetry. A provider that the host sets later is found, too."""
 
     tracer: Tracer
+    traced: Callable[[], bool]  # somebody takes the spans: without, not even empty ones are made
     runs: Counter
     seconds: Histogram
     active: UpDownCounter
@@ -334,6 +352,11 @@ def _api() -> _Api | None:
         return _found()
 
 
+def _tracing() -> _Api | None:
+    api = _api()
+    return api if api is not None and api.traced() else None
+
+
 _loading = threading.Lock()
 
 
@@ -353,6 +376,7 @@ def _connect(traces: TracerProvider | None = None, meters: MeterProvider | None 
     _create_gauges(meter)
     return _Api(
         tracer=trace.get_tracer("talkgen", _version(), traces),
+        traced=_provided if traces is None else lambda: True,
         runs=meter.create_counter("pipeline_runs", "1", "Runs that have ended, by their outcome."),
         seconds=meter.create_histogram(
             "pipeline_execution_time_seconds",
@@ -364,6 +388,13 @@ def _connect(traces: TracerProvider | None = None, meters: MeterProvider | None 
             "active_pipelines_count", "1", "Runs that are under way."
         ),
     )
+
+
+def _provided() -> bool:
+    """The host has set a provider of spans."""
+    from opentelemetry import trace
+
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def _create_gauges(meter: Meter) -> None:
