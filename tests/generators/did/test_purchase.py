@@ -211,24 +211,24 @@ async def test_an_answer_with_nothing_but_an_id_is_taken(anyio_backend, bench):
     assert bench.service.ledger.requests[LIST] == 0
 
 
-async def test_running_an_unknown_task_again_finds_the_talk(anyio_backend, bench):
+async def unknown(bench):
+    """A task whose talk was made, and is listed only after it was given up; its generator."""
     bench.service.behaviour.list_delay = 1e6
     bench.service.fail(POST, LOST)
     generator = bench.generator(repost=False)
     with pytest.raises(OutcomeUnknown):
         await bench.run(generator)
     bench.service.behaviour.list_delay = 0.0
-    assert (await bench.run(generator)).success
+    return generator
+
+
+async def test_running_an_unknown_task_again_finds_the_talk(anyio_backend, bench):
+    assert (await bench.run(await unknown(bench))).success
     assert bench.service.ledger.requests[POST] == len(bench.service.ledger.talks) == 1
 
 
 async def test_a_talk_that_is_found_late_is_paid_for_like_any_other(anyio_backend, bench):
-    bench.service.behaviour.list_delay = 1e6
-    bench.service.fail(POST, LOST)
-    generator = bench.generator(repost=False)
-    with pytest.raises(OutcomeUnknown):
-        await bench.run(generator)
-    bench.service.behaviour.list_delay = 0.0
+    generator = await unknown(bench)
     bench.service.fail("GET result", Fault(status=200, body=b"<html>"), times=1000)
     assert (await bench.run(generator)).status is TaskState.DEFERRED
 
