@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -31,30 +32,38 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 _quiet_lock = threading.Lock()
 
 
+@contextmanager
+def _importing() -> Iterator[None]:
+    """Explain what is absent; and what tqdm misses in a notebook is not missed here."""
+    with explained(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        yield
+
+
 def offline() -> bool:
     """The hub is not to be asked: `HF_HUB_OFFLINE`."""
-    with explained():
+    with _importing():
         from huggingface_hub import constants
     return constants.HF_HUB_OFFLINE
 
 
 def cache_folder() -> Path:
     """Where the hub's client keeps files on this machine."""
-    with explained():
+    with _importing():
         from huggingface_hub import constants
     return Path(constants.HF_HUB_CACHE)
 
 
 def notes_folder() -> Path:
     """Where talkgen may keep notes about these files: the hub's folder for such things."""
-    with explained():
+    with _importing():
         from huggingface_hub import cached_assets_path, constants
     return cached_assets_path("talkgen", "weights", "checked", assets_dir=constants.HF_ASSETS_CACHE)
 
 
 def cached(repository: str, filename: str, revision: str) -> Path | None:
     """The file in the cache; None where it is absent. No network."""
-    with explained():
+    with _importing():
         from huggingface_hub import try_to_load_from_cache
     path = try_to_load_from_cache(repository, filename, revision=revision)
     return Path(path) if isinstance(path, str) else None
@@ -69,7 +78,7 @@ def fetch(
         talkgen.errors.ModelUnavailable: It cannot be had; the hint tells what to do.
         talkgen.errors.InsufficientStorage: The disk is full.
     """
-    with explained():
+    with _importing():
         from huggingface_hub import hf_hub_download
     try:
         with _quiet():
