@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -195,12 +196,9 @@ async def check_detector(detector: Detector, image: Any) -> None:
         AssertionError: It does not keep the contract; the message says where.
     """
     photo = await anyio.to_thread.run_sync(Image.open, image)
-    scheduler = LocalScheduler()
-    try:
+    async with aclosing(LocalScheduler()) as scheduler:
         persons = await detector.detect(photo, scheduler=scheduler, confidence=0.3)
         sure = await detector.detect(photo, scheduler=scheduler, confidence=1.0)
-    finally:
-        await scheduler.aclose()
     assert persons, "nobody was found"
     assert all(person.confidence >= 1.0 for person in sure), "somebody is below the confidence"
     ids = [person.id for person in persons]
@@ -223,11 +221,8 @@ async def check_remover(remover: BackgroundRemover, image: Any) -> None:
         AssertionError: It does not keep the contract; the message says where.
     """
     photo = await anyio.to_thread.run_sync(Image.open, image)
-    scheduler = LocalScheduler()
-    try:
+    async with aclosing(LocalScheduler()) as scheduler:
         cut = await remover.remove(photo, scheduler=scheduler)
-    finally:
-        await scheduler.aclose()
     assert cut.has_alpha, "the cut-out has no alpha"
     assert (cut.width, cut.height) == (photo.width, photo.height), "the cut-out has another size"
     alpha = cut.pixels[..., 3]
