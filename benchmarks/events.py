@@ -77,7 +77,7 @@ class Channel(Protocol):
     """A way from one run to those who listen."""
 
     def publish(self, number: int) -> None:
-        """Send the moment at which it is sent."""
+        """Send, and note the moment."""
 
     def end(self) -> None:
         """Let those who listen go."""
@@ -92,17 +92,18 @@ class _Ours:
     def __init__(self) -> None:
         tracker = ProgressTracker()
         self.history, self.read = tracker.begin("task"), partial(tracker.subscribe, "task")
+        self.sent: list[float] = []
 
     def publish(self, number: int) -> None:
-        sent = {"sent": time.perf_counter()}
-        self.history.publish(ProgressUpdate, "running", number, "frame", sent)
+        self.sent.append(time.perf_counter())
+        self.history.publish(ProgressUpdate, "running", number, "frame")
 
     def end(self) -> None:
         end(self.history)
 
     async def listen(self, latencies: list[float]) -> None:
         latencies += [
-            time.perf_counter() - event.metadata["sent"]
+            time.perf_counter() - self.sent[event.sequence]
             async for event in self.read()
             if not event.terminal
         ]

@@ -2,7 +2,6 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 
 import anyio
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talkgen import Image, events
-from talkgen.progress import ProgressTracker, Subscription, spans
+from talkgen.progress import ProgressTracker, Subscription
 
 PICTURE = Image(np.full((4, 4, 3), 128, np.uint8))
 KINDS = st.sampled_from([events.StageUpdate, events.ProgressUpdate, events.Degraded])
@@ -77,7 +76,7 @@ def test_every_reader_sees_the_history_from_its_cursor_on(backend, steps):
             assert seen == history.events[start:]
         assert [event async for event in tracker.subscribe("t")] == history.events
         assert [event async for event in tracker.subscribe("t", after="1-99")] == []
-        assert not history._waits
+        assert not any(audience.waiting for audience in history._audiences.values())
 
     anyio.run(walk, backend=backend)
 
@@ -187,27 +186,6 @@ def test_ended_histories_are_dropped_after_their_retention():
     assert tracker.latest("u") is None
 
 
-NAMES = st.sampled_from(
-    ["detection", "background_removal", "background", "video_generation", "a", "b"]
-)
-
-
-@given(st.lists(st.tuples(NAMES, st.floats(0.01, 100)), max_size=8))
-def test_spans_follow_each_other_within_their_range(stages):
-    shares = spans(stages)
-    assert len(shares) == len(stages)
-    edges = [20.0, *(edge for span in shares for edge in (span.start, span.end)), 90.0]
-    assert all(b - a >= -1e-9 for a, b in pairwise(edges))
-
-
-def test_well_known_stages_have_their_places():
-    shares = spans([("detection", 1), ("background_removal", 1), ("x", 3), ("video_generation", 1)])
-    assert [(span.start, span.end) for span in shares] == [(25, 40), (50, 60), (60, 70), (70, 80)]
-    assert spans([("x", 1), ("y", 3)])[1].start == pytest.approx(37.5)
-    assert shares[0].at(-1) == 25
-    assert shares[0].at(2) == 40
-
-
 async def test_readers_that_leave_take_nobodys_heartbeat_along_and_stop_the_clock(anyio_backend):
     history = (tracker := ProgressTracker(heartbeat=0.01)).begin("t")
     history.publish(events.StageUpdate, "s", 30, "m")
@@ -219,10 +197,45 @@ async def test_readers_that_leave_take_nobodys_heartbeat_along_and_stop_the_cloc
     assert left.cancelled_caught
     for _ in range(3):
         assert (await staying.__anext__()).event_type == "heartbeat"
-    assert history._ticking
+    (audience,) = history._audiences.values()
+    assert audience.ticking
     with anyio.fail_after(30):
-        while history._ticking:  # noqa: ASYNC110 - nobody is told
+        while audience.ticking:  # noqa: ASYNC110 - nobody is told
             await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("first", ["cancelled", "published"])
+async def test_who_is_cancelled_as_news_come_loses_none_and_leaves_nothing(anyio_backend, first):
+    history = (tracker := ProgressTracker()).begin("t")
+    reader = tracker.subscribe("t")
+    got = []
+
+    async def read():
+        got.append(await reader.__anext__())
+
+    for _ in range(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            if first == "cancelled":
+                tasks.cancel_scope.cancel()
+            history.publish(events.StageUpdate, "s", 30, "m")
+            tasks.cancel_scope.cancel()
+        while len(got) < len(history.events):
+            await read()
+    assert got == history.events
+    (audience,) = history._audiences.values()
+    assert not audience.waiting
+
+
+async def test_who_looks_in_vain_again_and_again_leaves_nothing(anyio_backend):
+    history = (tracker := ProgressTracker()).begin("t")
+    for _ in range(10):
+        with anyio.move_on_after(0) as left:
+            await tracker.subscribe("t").__anext__()
+        assert left.cancelled_caught
+    (audience,) = history._audiences.values()
+    assert not audience.waiting
 
 
 async def test_everybody_who_waits_gets_the_heartbeat(anyio_backend):

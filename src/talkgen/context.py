@@ -11,7 +11,7 @@ import attrs
 
 from talkgen import events
 from talkgen.errors import Degraded
-from talkgen.progress import Span
+from talkgen.shares import Span
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import accumulate, pairwise
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary, ref
@@ -22,6 +21,7 @@ import attrs
 
 from talkgen._clock import utc_now
 from talkgen._loops import call_later, call_soon
+from talkgen._waiting import waiter
 from talkgen.events import Heartbeat, Preview
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from anyio.lowlevel import EventLoopToken
 
     from talkgen._types import JSON
+    from talkgen._waiting import Waiter
     from talkgen.events import Event
     from talkgen.media import Image
 
@@ -40,15 +41,19 @@ E = TypeVar("E", bound="Event")
 RETENTION = timedelta(minutes=60)
 HEARTBEAT = 30.0  # seconds without news
 TURN = 32  # events that a reader takes before it lets others have theirs
+# Shared, as the events themselves are: a dict for each would have the garbage collector come twice
+# as often, and while it works nobody is told anything.
+NOTHING: Mapping[str, JSON] = {}
 
 
 @attrs.define(eq=False)
-class _Wait:
-    """Those who wait, in one event loop, for more of a history."""
+class _Audience:
+    """Those of one event loop who wait for more of a history, in the order in which they came."""
 
     token: EventLoopToken
-    since: float = attrs.field(factory=monotonic)
-    news: anyio.Event = attrs.field(factory=anyio.Event)
+    waiting: dict[Waiter, None] = attrs.field(factory=dict)
+    since: float = 0.0  # when the first of them began to
+    ticking: bool = False
 
 
 @attrs.define(eq=False)
@@ -61,8 +66,7 @@ class History:
     events: list[Event] = attrs.field(factory=list)
     aside: Heartbeat | Preview | None = None  # the newest of what is not kept, until the end
     _lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False)
-    _waits: dict[EventLoopToken, _Wait] = attrs.field(factory=dict, repr=False)
-    _ticking: set[EventLoopToken] = attrs.field(factory=set, repr=False)
+    _audiences: dict[EventLoopToken, _Audience] = attrs.field(factory=dict, repr=False)
 
     @property
     def latest(self) -> Event | None:
@@ -109,14 +113,14 @@ class History:
                 stage=stage,
                 progress=max(int(progress), last.progress if last else 0),
                 message=message,
-                metadata=metadata or {},
+                metadata=metadata or NOTHING,
                 **facts,
             )
             self.events.append(event)
             if event.terminal:
                 self.aside = None
-            waits = self._take_waits()
-        _wake(waits)
+            waiting = self._all_leave()
+        _wake(waiting)
         return event
 
     def show(self, image: Image) -> None:
@@ -131,64 +135,82 @@ class History:
         with self._lock:
             if self.events and not self.ended:
                 self.aside = kind(**{**_common(self.events[-1], self.clock()), **facts})
-            waits = self._take_waits()
-        _wake(waits)
+            waiting = self._all_leave()
+        _wake(waiting)
 
     def more(self, seen: int, aside: Event | None) -> bool:
         """There is more than a reader has seen: `seen` events, and this one of those aside."""
         return len(self.events) > seen or (self.aside is not None and self.aside is not aside)
 
+    def audience(self, token: EventLoopToken) -> _Audience:
+        """Those who wait in this event loop."""
+        with self._lock:
+            return self._audiences.setdefault(token, _Audience(token))
+
     def join(
-        self, seen: int, aside: Event | None, token: EventLoopToken, heartbeat: float
-    ) -> anyio.Event | None:
-        """What to wait on for more than a reader has seen; None when there is more already.
+        self, audience: _Audience, waiter: Waiter, seen: int, aside: Event | None, heartbeat: float
+    ) -> bool:
+        """Have somebody woken who has not seen more than that; False when there is more already.
 
         Args:
+            audience: Of the event loop that runs here.
+            waiter: Whom to wake.
             seen: See `more`.
             aside: See `more`.
-            token: The event loop's, which is the one that runs here.
             heartbeat: Seconds without news until those who wait get a `Heartbeat`.
         """
         with self._lock:
             if self.more(seen, aside):
-                return None
-            if (wait := self._waits.get(token)) is None:
-                wait = self._waits[token] = _Wait(token)
-            silent = token not in self._ticking
-            self._ticking.add(token)
+                return False
+            if not audience.waiting:
+                audience.since = monotonic()
+            audience.waiting[waiter] = None
+            silent, audience.ticking = not audience.ticking, True
         if silent:
-            self._tick_in(heartbeat, token, heartbeat)
-        return wait.news
+            self._tick_in(heartbeat, audience, heartbeat)
+        return True
 
-    def _tick_in(self, seconds: float, token: EventLoopToken, heartbeat: float) -> None:
+    def leave(self, audience: _Audience, waiter: Waiter) -> None:
+        """Wake somebody no more."""
+        with self._lock:
+            audience.waiting.pop(waiter, None)
+
+    def _tick_in(self, seconds: float, audience: _Audience, heartbeat: float) -> None:
         # One clock for all who wait: a deadline each would cost more than the waiting.
-        call_later(token, seconds, partial(_tick, ref(self), token, heartbeat))
+        call_later(audience.token, seconds, partial(_tick, ref(self), audience, heartbeat))
 
-    def tick(self, token: EventLoopToken, heartbeat: float) -> None:
+    def tick(self, audience: _Audience, heartbeat: float) -> None:
         """Tell those who have waited long; the clock stops when nobody waits."""
         with self._lock:
-            if (wait := self._waits.get(token)) is None:
-                self._ticking.discard(token)
+            if not audience.waiting:
+                audience.ticking = False
                 return
-        left = wait.since + heartbeat - monotonic()
+        left = audience.since + heartbeat - monotonic()
         if left <= 0:
             self.beat()
-        self._tick_in(left if left > 0 else heartbeat, token, heartbeat)
+        self._tick_in(left if left > 0 else heartbeat, audience, heartbeat)
 
-    def _take_waits(self) -> list[_Wait]:
-        waits = list(self._waits.values())
-        self._waits.clear()
-        return waits
+    def _all_leave(self) -> list[tuple[EventLoopToken, dict[Waiter, None]]]:
+        """Those who wait, by event loop; nobody does any more."""
+        left = [(one.token, one.waiting) for one in self._audiences.values() if one.waiting]
+        for audience in self._audiences.values():
+            audience.waiting = {}
+        return left
 
 
-def _tick(history: ref[History], token: EventLoopToken, heartbeat: float) -> None:
+def _tick(history: ref[History], audience: _Audience, heartbeat: float) -> None:
     if (kept := history()) is not None:
-        kept.tick(token, heartbeat)
+        kept.tick(audience, heartbeat)
 
 
-def _wake(waits: list[_Wait]) -> None:
-    for wait in waits:
-        call_soon(wait.token, wait.news.set)
+def _wake(waiting: Iterable[tuple[EventLoopToken, Iterable[Waiter]]]) -> None:
+    for token, waiters in waiting:
+        call_soon(token, partial(_wake_all, waiters))
+
+
+def _wake_all(waiters: Iterable[Waiter]) -> None:
+    for one in waiters:
+        one.wake()
 
 
 def _common(event: Event, timestamp: datetime) -> dict[str, Any]:
@@ -201,7 +223,7 @@ def _common(event: Event, timestamp: datetime) -> dict[str, Any]:
         "stage": event.stage,
         "progress": event.progress,
         "message": event.message,
-        "metadata": {},
+        "metadata": NOTHING,
     }
 
 
@@ -225,7 +247,7 @@ class Subscription:
         self._seen = min(seen, len(history.events))
         self._aside: Event | None = history.aside
         self._heartbeat = heartbeat
-        self._token: EventLoopToken | None = None
+        self._seat: tuple[_Audience, Waiter] | None = None
         self._ended = history.ended and self._seen == len(history.events)
 
     def __aiter__(self) -> Subscription:
@@ -234,12 +256,18 @@ class Subscription:
     async def __anext__(self) -> Event:
         if self._ended:
             raise StopAsyncIteration
-        if (news := self._news()) is None and self._seen % TURN == 0:
-            await anyio.lowlevel.checkpoint()
-        while news is not None:
-            await news.wait()
-            news = self._news()
         history = self._history
+        if history.more(self._seen, self._aside):
+            if self._seen % TURN == 0:
+                await anyio.lowlevel.checkpoint()
+        else:
+            audience, own = self._seat = self._seat or self._seated()
+            try:
+                while history.join(audience, own, self._seen, self._aside, self._heartbeat):
+                    await own.until_woken()
+            except BaseException:
+                history.leave(audience, own)
+                raise
         aside = history.aside  # asked first: the terminal event takes it away
         if self._seen == len(history.events):
             return await self._taken_aside(aside)
@@ -255,14 +283,10 @@ class Subscription:
         self._aside = event
         return event
 
-    def _news(self) -> anyio.Event | None:
-        """What to wait on for more; None when there is more already."""
-        history, seen, aside = self._history, self._seen, self._aside
-        if history.more(seen, aside):
-            return None
-        if self._token is None:
-            self._token = anyio.lowlevel.current_token()
-        return history.join(seen, aside, self._token, self._heartbeat)
+    def _seated(self) -> tuple[_Audience, Waiter]:
+        """Its place among those who wait in the event loop that runs here."""
+        token = anyio.lowlevel.current_token()
+        return self._history.audience(token), waiter(token)
 
 
 class ProgressTracker:
@@ -370,63 +394,3 @@ def _seen(cursor: str, attempt: int) -> int:
     if not (number.isdecimal() and sequence.isdecimal()):
         raise ValueError(f"{cursor!r} is not a cursor; an event's is like '1-17'")
     return int(sequence) + 1 if int(number) == attempt else 0
-
-
-@attrs.frozen
-class Span:
-    """A stage's share of the progress.
-
-    Attributes:
-        start: Per cent when it begins.
-        end: Per cent when it has ended.
-        announced: The run tells its beginning and end as `{name}_running` and `{name}_complete`;
-            otherwise the stage tells its own steps.
-    """
-
-    start: float
-    end: float
-    announced: bool = True
-
-    def at(self, fraction: float) -> float:
-        """The per cent at a fraction, 0..1, of the stage."""
-        return self.start + (self.end - self.start) * min(max(fraction, 0.0), 1.0)
-
-
-# The percentages that the wire form promises for the stages everybody has.
-WELL_KNOWN = {
-    "detection": Span(25, 40),
-    "background_removal": Span(50, 60),
-    "video_generation": Span(70, 80, announced=False),
-}
-FIRST, LAST = 20.0, 90.0
-
-
-def spans(stages: Iterable[tuple[str, float]]) -> list[Span]:
-    """Divide the progress among stages.
-
-    The well-known ones, as long as they stand in their usual order, have fixed places; the others
-    share the gaps between those by weight.
-
-    Args:
-        stages: Name and weight of each, in order.
-
-    Returns:
-        A span for each; none begins before the one before it ends.
-    """
-    divided: list[Span] = []
-    others: list[float] = []
-    position = FIRST
-    for name, weight in stages:
-        known = WELL_KNOWN.get(name)
-        if known is None or known.start < position:
-            others.append(weight)
-            continue
-        divided += [*_shared(position, known.start, others), known]
-        others, position = [], known.end
-    return divided + _shared(position, LAST, others)
-
-
-def _shared(start: float, end: float, weights: list[float]) -> list[Span]:
-    total = sum(weights) or 1.0
-    edges = [start + (end - start) * part / total for part in accumulate(weights, initial=0.0)]
-    return [Span(*edge) for edge in pairwise(edges)]

@@ -19,9 +19,9 @@ from talkgen.decisions import Answer, answer, as_talkgen_error, paid_for, space_
 from talkgen.draft import Box, Draft, Result, TaskState
 from talkgen.errors import FileMissing, RunCancelled, Severity, TalkgenError
 from talkgen.media import Image, Speech, Text
-from talkgen.progress import FIRST, LAST, spans
 from talkgen.protocols import TaskSpec
 from talkgen.scheduling.watched import Watched
+from talkgen.shares import FIRST, LAST, spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from talkgen._types import JSON
     from talkgen.cache import ResultCache
     from talkgen.choice import Shortfall
-    from talkgen.progress import History, Span, Subscription
+    from talkgen.progress import History, Subscription
     from talkgen.protocols import (
         Backends,
         Checkpoint,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Transaction,
     )
     from talkgen.settings import Settings
+    from talkgen.shares import Span
 
 __all__ = ["Job", "Run", "Workshop"]
 
