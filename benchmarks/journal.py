@@ -3,12 +3,18 @@
     python benchmarks/journal.py [FOLDER]
 
 The calls that a run of the default stages makes, with files that are encoded beforehand: once of
-their usual size, once of hardly any, which leaves the waits. Beside them, in turns in one process,
-plain writes of the same bytes with one fsync for each file. `added` is what a run takes beyond
-those, turn by turn. Medians; the spread is that of the middle half.
+their usual size, once of hardly any, which leaves the waits. Beside them, in turns in one process:
+
+- the bound: the same changes to disk and database in the same order, one after another in one
+  thread, and nothing else; what is promised cannot cost less on this disk;
+- plain writes of the same bytes with one fsync for each file, which promise nothing.
+
+Medians; the spread is that of the middle half.
 """
 
+import hashlib
 import os
+import sqlite3
 import statistics
 import sys
 import tempfile
@@ -24,9 +30,12 @@ from talkgen import Image, LocalStorage, Speech, SQLiteJournal, Video
 from talkgen.checkpoints import UPLOAD, DraftFiles
 from talkgen.draft import Box, Draft, TaskState
 from talkgen.protocols import TaskSpec
+from talkgen.storage.filesystem import FileSystem
 
 DEMO = Path(__file__).parent.parent / "docs" / "assets" / "demo"
 TURNS = 100
+ENTRY = 3000  # characters, as an entry in the journal has
+TIERS = ("uploads", "uploads", "processed", "processed", "processed", "videos")  # of the six files
 
 numbers = count()
 
@@ -113,6 +122,67 @@ async def durable_run(
     lap("journal")
 
 
+class Bare:
+    """The changes that a run makes to disk and database, and nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folders and the database."""
+        self._root, self._disk = folder, FileSystem()
+        for name in ("staging", *set(TIERS)):
+            (folder / name).mkdir(parents=True)
+        self._database = sqlite3.connect(folder / "journal.db", isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.execute("CREATE TABLE tasks (id INTEGER PRIMARY KEY, entry TEXT)")
+
+    def run(self, contents: tuple[bytes, ...]) -> float:
+        """What one run does; seconds."""
+        begin, number = time.perf_counter(), next(numbers)
+        self._database.execute("INSERT INTO tasks VALUES (?, ?)", (number, entry()))
+        stage = self._root / "staging" / str(number)
+        self._disk.make_folder(stage)
+        self._disk.sync_folder(stage.parent)
+        files = [(stage / str(place), data) for place, data in enumerate(contents)]
+        for first, last in ((0, 2), (2, 3), (3, 5), (5, 6)):
+            self._put(dict(files[first:last]))
+            self._entry(number)
+        self._entry(number)
+        self._put({stage / "plan": entry().encode()})
+        for (path, _), tier in zip(files, TIERS, strict=True):
+            self._disk.replace(path, self._root / tier / f"{number}-{path.name}")
+        for tier in sorted(set(TIERS)):
+            self._disk.sync_folder(self._root / tier)
+        self._disk.replace(stage / "plan", self._root / "videos" / f"{number}.json")
+        self._disk.sync_folder(self._root / "videos")
+        self._disk.remove_folder(stage)
+        self._entry(number)
+        return time.perf_counter() - begin
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def _put(self, files: dict[Path, bytes]) -> None:
+        parts = {path.with_suffix(".part"): path for path in files}
+        for part, path in parts.items():
+            self._disk.write(part, files[path])
+        for data in files.values():
+            hashlib.sha256(data).hexdigest()
+        for part in parts:
+            self._disk.sync_file(part)
+        for part, path in parts.items():
+            self._disk.replace(part, path)
+        self._disk.sync_folder(path.parent)
+
+    def _entry(self, number: int) -> None:
+        self._database.execute("UPDATE tasks SET entry = ? WHERE id = ?", (entry(), number))
+
+
+def entry() -> str:
+    """Another one each time: SQLite does not write what has not changed."""
+    return f"{next(numbers):{ENTRY}}"
+
+
 def plain_run(folder: Path, contents: tuple[bytes, ...]) -> float:
     """The same files, and nothing that makes them one whole; seconds."""
     begin = time.perf_counter()
@@ -130,20 +200,26 @@ async def measure(folder: Path, media: Media) -> None:
     storage = LocalStorage(folder / "store", min_free_bytes=0)
     journal = SQLiteJournal(storage.root / "journal.db")
     await durable_run(storage, journal, media, {})
+    bare = Bare(folder / "bare")
     turns: list[dict[str, float]] = []
+    bound: list[float] = []
     plain: list[float] = []
     for _ in range(TURNS):
         turns.append({})
         await durable_run(storage, journal, media, turns[-1])
+        bound.append(bare.run(contents))
         plain.append(plain_run(folder, contents))
+    bare.close()
     await journal.aclose()
     whole = [sum(parts.values()) for parts in turns]
     print(f"  six files, {sum(map(len, contents)) / 1e6:.2f} MB, seven entries in the journal")
     for name in turns[0]:
         row(name, [parts[name] for parts in turns])
     row("in all", whole)
+    row("the bound", bound)
     row("plain files, an fsync each", plain)
-    row("added", [one - other for one, other in zip(whole, plain, strict=True)])
+    row("added to the bound", [one - other for one, other in zip(whole, bound, strict=True)])
+    row("added to the plain files", [one - other for one, other in zip(whole, plain, strict=True)])
 
 
 def row(name: str, seconds: list[float]) -> None:

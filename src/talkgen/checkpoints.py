@@ -66,9 +66,11 @@ class DraftFiles:
 
     async def put_originals(self, draft: Draft) -> None:
         """Keep the files that the caller gave, for people and for a later attempt."""
-        files = await anyio.to_thread.run_sync(_originals, draft)
+        given = {"original": draft.image, "audio": draft.speech}
+        media = {one: name for name, one in given.items() if isinstance(one, (Image, Speech))}
+        files = await _encoded(media, _original)
         await self.put_all(
-            *(("uploads", f"{name}.{file.type}", file.data) for name, file in files.items())
+            *(("uploads", f"{media[one]}.{file.type}", file.data) for one, file in files.items())
         )
 
     async def checkpoint(self, number: int, draft: Draft, **ending: JSON) -> Checkpoint:
@@ -103,7 +105,7 @@ class DraftFiles:
     async def _keep(self, names: Mapping[Image | Speech, str]) -> None:
         """Give each a place: a file that holds just this, or else one of this name."""
         if new := names.keys() - self._places.keys():
-            files = await anyio.to_thread.run_sync(_lossless, new)
+            files = await _encoded(new, _lossless)
             for value, file in files.items():
                 for data, held in self._fresh.values():
                     if data == file.data:
@@ -168,14 +170,23 @@ def _media(draft: Draft) -> dict[str, Image | Speech]:
     return {field: one for field, one in fields.items() if isinstance(one, (Image, Speech))}
 
 
-def _originals(draft: Draft) -> dict[str, Encoded]:
-    """What the caller gave, by name."""
-    given = {"original": draft.image, "audio": draft.speech}
-    return {name: one.original() for name, one in given.items() if isinstance(one, (Image, Speech))}
+async def _encoded(
+    values: Iterable[Image | Speech], encode: Callable[[Image | Speech], Encoded]
+) -> dict[Image | Speech, Encoded]:
+    """The file of each, encoded in a thread where that is left to do."""
+    files = {}
+    for one in values:
+        file = one.encoded
+        files[one] = await anyio.to_thread.run_sync(encode, one) if file is None else file
+    return files
 
 
-def _lossless(values: Iterable[Image | Speech]) -> dict[Image | Speech, Encoded]:
-    return {one: one.original() if isinstance(one, Image) else one.lossless() for one in values}
+def _original(one: Image | Speech) -> Encoded:
+    return one.original()
+
+
+def _lossless(one: Image | Speech) -> Encoded:
+    return one.original() if isinstance(one, Image) else one.lossless()
 
 
 # --- what is JSON ------------------------------------------------------------------------------

@@ -184,6 +184,11 @@ class Image:
         """SHA-256 of shape and pixels, hexadecimal: the same for the same picture in any file."""
         return _digest(f"{self.pixels.shape}", self.pixels)
 
+    @property
+    def encoded(self) -> Encoded | None:
+        """What `original` gives, as long as that need not be encoded first."""
+        return self._encoded
+
     def original(self) -> Encoded:
         """The very file that was opened; a PNG where there was none, encoded once. Blocks."""
         file = self._encoded or Encoded(self.encode("png"), "png")
@@ -368,6 +373,11 @@ class Speech:
     def digest(self) -> str:
         """SHA-256 of rate, shape and samples, hexadecimal: the same in any lossless file."""
         return _digest(f"{self.sample_rate} {self.samples.shape}", self.samples)
+
+    @property
+    def encoded(self) -> Encoded | None:
+        """The very file that was opened, which both of the following give; None where none was."""
+        return self._encoded
 
     def original(self) -> Encoded:
         """The very file that was opened; a WAV of 16 bits where there was none. Encoding blocks."""
