@@ -80,12 +80,14 @@ class Published:
         """Publish what is staged; where nothing is, what was published before stays."""
         with self.changing(staging.task_id):
             published = self.manifest(staging.task_id)
-            if published and staging.planned in (None, published) and not staging.files():
+            if published and self._is_over(published, staging):
                 return self._published(published, staging)
             plan = staging.planned or staging.plan(result, created)
             with failures("publish", self._layout.manifest(plan.task_id)):
                 self._take_down(plan.task_id)
                 self._place(plan.files)
+                # Without their plan, old names that come back would be taken for a new version.
+                self._disk.sync_folder(staging.path)
                 self._disk.replace(
                     self._layout.plan(plan.task_id), self._layout.manifest(plan.task_id)
                 )
@@ -138,6 +140,12 @@ class Published:
             with self.changing(task_id):
                 pass
 
+    def _is_over(self, published: Manifest, staging: Staging) -> bool:
+        """There is nothing to publish but what is published, under names that came back."""
+        if staging.planned is None:
+            return not staging.files()
+        return staging.planned == published
+
     def _published(self, manifest: Manifest, staging: Staging) -> Manifest:
         with failures("publish", self._layout.manifest(manifest.task_id)):
             self._disk.sync_folder(self._layout.tier("videos"))
@@ -152,8 +160,11 @@ class Published:
             if staged.exists() or not place.exists():
                 self._disk.replace(staged, place)
             tiers.add(place.parent)
-        for tier in sorted(tiers):
-            self._disk.sync_folder(tier)
+        self._sync(tiers)
+
+    def _sync(self, folders: Iterable[Path]) -> None:
+        for folder in sorted(folders):
+            self._disk.sync_folder(folder)
 
     def _take_down(self, task_id: str) -> None:
         """Make a published task invisible at once, then remove its files."""
@@ -162,6 +173,7 @@ class Published:
             return
         entry = self._layout.discarded(task_id)
         self._disk.make_folder(entry)
+        self._disk.sync_folder(entry.parent)
         self._disk.replace(manifest, entry / MANIFEST_SUFFIX)
         self._disk.sync_folder(manifest.parent)
         self._bury(entry)
@@ -181,8 +193,10 @@ class Published:
         """Remove a folder of the trash, and before it the files that its manifest names."""
         task_id = entry.name.partition(SEPARATOR)[0]
         with failures("remove", entry):
-            for place in self._named(task_id, entry / MANIFEST_SUFFIX):
+            places = self._named(task_id, entry / MANIFEST_SUFFIX)
+            for place in places:
                 self._disk.remove(place)
+            self._sync({place.parent for place in places})  # before the last that names them
             for name in names_in(entry):
                 self._disk.remove(entry / name)
             self._disk.remove_folder(entry)

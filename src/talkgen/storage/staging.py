@@ -108,10 +108,11 @@ class Staging:
         return self.planned
 
     def remove(self) -> None:
-        """Remove the folder and all that is in it."""
+        """Remove the folder and all that is in it, durably."""
         for name in self._names():
             self._disk.remove(self.path / name)
         self._disk.remove_folder(self.path)
+        self._disk.sync_folder(self._layout.staging)
 
     def _make(self) -> None:
         if not self.path.exists():
