@@ -6,9 +6,9 @@ The weakest promise that a file system with `fsync` can make is assumed:
 - A name is on the disk, or gone from it, once its folder was synced. Before, each name of a folder
   is on its own: it may be as it was at the last sync, or as any change since has left it. Nothing
   is in order, not even two renames in one folder.
-- A file that is renamed is never lost: its old name goes with the new one, or after it. Between
-  two folders it may be found under both, as on FAT, ext2 or UFS; a file that is replaced gives way
-  at once. Without this no program could rename.
+- A file that is renamed keeps its old name until it has the new one, unless its old folder alone
+  was synced. Between two folders it may be found under both, as on FAT, ext2 or UFS; a file that
+  is replaced gives way at once. Without this no program could rename.
 - A database's commit is on the disk when it returns, as SQLite promises with `synchronous=FULL`.
 """
 
@@ -63,7 +63,7 @@ class Folder:
 
 @attrs.define(eq=False)
 class Gone:
-    """What has been renamed: not found any more once it is found there, or has been since."""
+    """What has been renamed: not gone before it is found there, or something later is."""
 
     node: Node
     there: list[Node | Gone | None]
@@ -86,6 +86,18 @@ class Moment:
     def sizes(self) -> list[int]:
         """How many ways each file and each name may be found."""
         return [len(history) for history in _histories(self.disk)]
+
+    def extremes(self) -> tuple[list[int], list[int]]:
+        """Everything lost that was not synced, and everything kept."""
+        return [0] * len(self.sizes()), [size - 1 for size in self.sizes()]
+
+    def singled_out(self) -> Iterator[list[int]]:
+        """The extremes, and each of them but for one file or name, which is found otherwise."""
+        for picks in self.extremes():
+            yield picks
+            for at, size in enumerate(self.sizes()):
+                for pick in range(size):
+                    yield [*picks[:at], pick, *picks[at + 1 :]]
 
     def leave(self, folder: Path, picks: Sequence[int]) -> None:
         """Make a folder of what is found, by the number of the way for each."""
@@ -183,8 +195,6 @@ class CachedDisk(FileSystem):
         self._find_folders(path)
         for history in self._get(path).names.values():
             del history[:-1]
-            if isinstance(gone := history[0], Gone) and gone.node in gone.there:
-                del gone.there[: gone.there.index(gone.node)]
 
     def _find_folders(self, path: Path) -> None:
         """Learn of folders that the journal has made."""
@@ -205,6 +215,14 @@ class CachedDisk(FileSystem):
 
     def _add(self, path: Path, node: Node) -> None:
         self._folder(path).set(path.name, node)
+
+
+def contents(folder: Path) -> frozenset[tuple[str, bytes | None]]:
+    """What is in a folder: the names of files and folders, and the bytes of files."""
+    return frozenset(
+        (str(path.relative_to(folder)), path.read_bytes() if path.is_file() else None)
+        for path in folder.rglob("*")
+    )
 
 
 def _found(path: Path) -> Node:
@@ -237,11 +255,11 @@ def _walk(node: Node | Gone | None, seen: set[int]) -> Iterator[list]:
 
 
 def _kept_whole(disk: Folder, chosen: dict[int, int]) -> dict[int, int]:
-    """The choice, but that nothing which was renamed is lost."""
+    """The choice, but that a name which was not synced since goes after the new one has come."""
     kept = dict(chosen)
     for history in _histories(disk):
         pick = kept[id(history)]
-        while isinstance(gone := history[pick], Gone) and not _is_there(gone, kept):
+        while pick and isinstance(gone := history[pick], Gone) and not _is_there(gone, kept):
             pick -= 1
         kept[id(history)] = pick
     return kept

@@ -100,7 +100,7 @@ class Published:
                 self._take_down(staging.task_id)
             if staging.path.exists():
                 entry = self._layout.discarded(staging.task_id)
-                self._disk.replace(staging.path, entry)
+                self._move(staging.path, entry)
                 self._bury(entry)
 
     def delete(self, task_id: str) -> None:
@@ -108,26 +108,38 @@ class Published:
         with self.changing(task_id), failures("delete", self._layout.manifest(task_id)):
             self._take_down(task_id)
 
-    def expire(
-        self, task_id: str, retention: Retention, now: datetime
-    ) -> tuple[tuple[FileRef, ...], bool]:
-        """Remove a task's files whose time is over, and the manifest with the last of them.
+    def remove_expired(self, task_id: str, retention: Retention, now: datetime) -> Manifest | None:
+        """Remove a task's files whose time is over; they are invisible by then.
 
-        They are invisible by then. Whatever is left half done, the next call finishes. Call it
-        while nobody else is `changing()` anything.
+        Whatever is left half done, the next call finishes. Call it while nobody else is
+        `changing()` anything, then `sync_tiers`, and `drop_expired` last: a file that comes back
+        with the power must still have a name.
 
         Returns:
-            The files, and whether nothing is left of the task.
+            The manifest, which names them still; None where nothing is published.
         """
         manifest = self.manifest(task_id)
-        if manifest is None:
-            return (), False
-        expired, left = expired_files(manifest, retention, now), remainder(manifest, retention, now)
-        with failures("clean up", self._layout.manifest(task_id)):
-            for file in expired:
-                self._disk.remove(self._layout.place(file))
+        if manifest is not None:
+            with failures("clean up", self._layout.manifest(task_id)):
+                for file in expired_files(manifest, retention, now):
+                    self._disk.remove(self._layout.place(file))
+        return manifest
+
+    def sync_tiers(self) -> None:
+        """Return once what was removed is gone from the disk."""
+        with failures("clean up", self._layout.root):
+            self._sync(map(self._layout.tier, TIERS))
+
+    def drop_expired(self, manifest: Manifest, retention: Retention, now: datetime) -> bool:
+        """Leave the removed files out of their manifest, which goes with the last of them.
+
+        Returns:
+            Whether nothing is left of the task.
+        """
+        left = remainder(manifest, retention, now)
+        with failures("clean up", self._layout.manifest(manifest.task_id)):
             self._rewrite(manifest, left)
-        return expired, left is None
+        return left is None
 
     def condemned(self) -> tuple[str, ...]:
         """Tasks of which a dead process left something in the trash."""
@@ -174,9 +186,14 @@ class Published:
         entry = self._layout.discarded(task_id)
         self._disk.make_folder(entry)
         self._disk.sync_folder(entry.parent)
-        self._disk.replace(manifest, entry / MANIFEST_SUFFIX)
-        self._disk.sync_folder(manifest.parent)
+        self._move(manifest, entry / MANIFEST_SUFFIX)
         self._bury(entry)
+
+    def _move(self, source: Path, target: Path) -> None:
+        """Rename durably: the new name first, so that one of the two is always on the disk."""
+        self._disk.replace(source, target)
+        self._disk.sync_folder(target.parent)
+        self._disk.sync_folder(source.parent)
 
     def _rewrite(self, manifest: Manifest, left: Manifest | None) -> None:
         path = self._layout.manifest(manifest.task_id)
@@ -200,6 +217,7 @@ class Published:
             for name in names_in(entry):
                 self._disk.remove(entry / name)
             self._disk.remove_folder(entry)
+            self._disk.sync_folder(entry.parent)  # before anything new has their names
 
     def _named(self, task_id: str, path: Path) -> set[Path]:
         """The places that a manifest in the trash names, and no published one."""

@@ -89,9 +89,11 @@ class Staging:
             return
         wanted = {self._layout.staged(file).name for file in files}
         with failures("remove from", self.path):
-            for name in self._names():
-                if name not in wanted:
-                    self._disk.remove(self.path / name)
+            others = [name for name in self._names() if name not in wanted]
+            for name in others:
+                self._disk.remove(self.path / name)
+            if others:  # what comes back would be published
+                self._disk.sync_folder(self.path)
 
     def files(self) -> tuple[FileRef, ...]:
         """What is staged, by tier and name."""
