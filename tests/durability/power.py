@@ -18,7 +18,6 @@ import copy
 import threading
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
@@ -27,6 +26,7 @@ from talkgen.storage.filesystem import FileSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 Node: TypeAlias = "File | Folder"
 
