@@ -15,7 +15,7 @@ import attrs
 from studio import wire
 from studio.orders import Orders
 from studio.pipelines import Pipelines
-from studio.problems import Problem
+from studio.problems import Problem, is_public
 from talkgen import LocalScheduler, LocalStorage, Pipeline, ProgressTracker, SQLiteJournal
 from talkgen.defaults import default_storage
 from talkgen.errors import FileMissing, Overloaded, TalkgenError, TaskConflict
@@ -101,7 +101,11 @@ class Host:
             self._tasks.start_soon(self._see_off, run)
 
     async def _see_off(self, run: Run) -> None:
-        await run.wait_ended()
+        try:
+            await run
+        except TalkgenError as error:
+            log = logger.info if is_public(type(error).__name__) else logger.error
+            log("Task %s: %s", run.task_id, error)
         del self._runs[run.task_id]
         with _logged():
             await self._forget_ended(run.task_id)
@@ -155,11 +159,14 @@ class Host:
             Problem: That event was its last, or it is no cursor.
         """
         last = self._tracker.latest(task_id)
-        if last is None and task_id not in self._runs:
-            return _once(await self.last(task_id))
+        forgotten = last is None and task_id not in self._runs
+        if forgotten:
+            last = await self.last(task_id)
         if last is not None and last.terminal and last.cursor == after:
             # To a browser's EventSource, the one answer after which it does not connect again.
             raise Problem(HTTPStatus.NO_CONTENT, "There is nothing after this event.")
+        if forgotten and last is not None:
+            return _once(last)
         try:
             return self._tracker.subscribe(task_id, after)
         except ValueError as error:
@@ -170,12 +177,17 @@ class Host:
 
         Raises:
             TaskNotFound: There is no such task.
-            FileMissing: It has no video, not yet or not any more.
+            Problem: It has no video, not yet or not any more.
         """
         await self.last(task_id)
         async for info in self.storage.list("videos", task_id):
             return self.storage.root / info.file.tier / info.file.name
-        raise FileMissing(f"Task {task_id} has no video.", hint="Look at its status.")
+        raise Problem(
+            HTTPStatus.NOT_FOUND,
+            f"Task {task_id} has no video.",
+            hint="Look at its status.",
+            error_type=FileMissing.__name__,
+        )
 
 
 @contextmanager

@@ -72,7 +72,8 @@ async def received(request: Request, config: Config, settings: Settings) -> Orde
 
 
 async def _arrived(request: Request, config: Config) -> FormData:
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    kind = request.headers.get("content-type", "").partition(";")[0]
+    if kind.strip().lower() != "multipart/form-data":
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the files as multipart/form-data.")
     body = _counted(request, config.max_upload_bytes)
     parser = MultiPartParser(request.headers, body, max_files=2, max_fields=len(Form.model_fields))
