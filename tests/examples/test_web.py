@@ -326,6 +326,17 @@ def test_slow_uploads_are_refused(serve):
             assert b" 408 " in socket.recv(1000)
 
 
+def test_an_upload_that_breaks_off_is_no_error_of_the_server(serve, capfd):
+    head = "POST /api/pipeline/generate HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+    kind = "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+    with serve(max_tasks=1) as site:
+        with connection(site) as socket:
+            socket.sendall((head + kind).encode())
+            until(lambda: site.post(files={}).status_code == 503)
+        until(lambda: site.post(files={}).status_code != 503)  # its place is free again
+    assert "Exception" not in capfd.readouterr().err
+
+
 @contextmanager
 def connection(site):
     import socket
@@ -460,6 +471,7 @@ def test_a_repeated_request_joins_its_task_or_gets_its_result(serve, gated):
     task = str(uuid4())
     with serve(generator=gated) as site:
         assert site.begin(task_id=task) == site.begin(task_id=task) == task
+        assert problem(site.post(task_id=task, background="teal"), 409)
         gated.gate.set()
         first, second = site.post(task_id=task).json(), site.post(task_id=task).json()
         assert first["video_url"] == second["video_url"]

@@ -86,10 +86,10 @@ class Host:
         Raises:
             TaskConflict: The task was begun with other options.
         """
-        if (running := self._runs.get(order.task_id)) is not None:
-            return running
         if await self._orders.keep(order.task_id, order.options) != order.options:
             raise TaskConflict(f"Task {order.task_id} was begun with other options.")
+        if (running := self._runs.get(order.task_id)) is not None:
+            return running
         pipeline = await self._pipelines.of(order.options)
         run = pipeline.start(order.image, order.speech, task_id=order.task_id)
         self._watch(run)
