@@ -4,15 +4,17 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+import anyio
 import attrs
 import httpx
 import numpy as np
@@ -24,6 +26,8 @@ from websockets.sync.client import connect
 
 from studio import wire
 from studio.config import Config
+from studio.options import Options
+from studio.orders import Orders
 from talkgen import Image, codecs, errors, events
 from talkgen.generators.did import Clock, DIdGenerator, Polling
 from talkgen.testing import FakeDId
@@ -535,6 +539,16 @@ def test_the_command_stops_when_its_tasks_have_ended(tmp_path, files):
         server.terminate()
         server.wait(60)
     assert (tmp_path / "videos" / f"{task}_final.mp4").exists()
+
+
+def test_options_of_another_version_do_not_keep_the_server_from_starting(serve, tmp_path, caplog):
+    orders = Orders(tmp_path / "store" / "orders.db")
+    anyio.run(orders.keep, "old", Options())
+    with closing(sqlite3.connect(orders.path)) as database, database:
+        database.execute("UPDATE orders SET options = '{\"colour\": 1}'")
+    with serve(recover_seconds=1) as site:
+        assert site.post().status_code == 200
+    assert "Task old was begun with options" in caplog.text
 
 
 STOP = {"TALKGEN_WEB_STOP_SECONDS": "1"}
