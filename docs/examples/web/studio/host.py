@@ -72,7 +72,8 @@ class Host:
         """
         if self._arriving + len(self._runs) >= self.max_tasks:
             raise Overloaded(
-                f"{self.max_tasks} tasks are under way.", hint="Send the request again later."
+                f"Tasks under way: {self.max_tasks}, as many as may be.",
+                hint="Send the request again later.",
             )
         self._arriving += 1
         try:

@@ -56,7 +56,7 @@ class Orders:
             try:
                 tasks[Options.model_validate_json(options)].append(task_id)
             except ValidationError:
-                logger.error("Task %s was begun with options that are unknown now.", task_id)
+                logger.warning("Task %s was begun with options that are unknown now.", task_id)
         return tasks
 
     async def _execute(self, statement: str, *values: str) -> list[tuple[str, ...]]:
