@@ -15,6 +15,7 @@ import pytest
 
 from talkgen import Image, LocalScheduler, MemoryStorage, Pipeline, Speech, codecs
 from talkgen.generators.local import LocalGenerator
+from talkgen.testing import check_stage
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -135,6 +136,10 @@ async def test_the_stage_changes_colours_and_keeps_the_edges(grade, anyio_backen
     assert (graded[..., 3] == pixels[..., 3]).all()
     assert (graded[..., :3] == round(200 * 0.2126)).all()
     assert "grading_complete" in result.stages_completed
+
+
+async def test_the_stage_keeps_the_contract(grade, anyio_backend):
+    await check_stage(grade["Grade"](), np.full((8, 8, 4), 128, np.uint8))
 
 
 async def test_the_stage_runs_among_the_others(grade, anyio_backend, portrait_path, speech_path):

@@ -26,6 +26,7 @@ from websockets.sync.client import connect
 
 from studio import wire
 from studio.config import Config
+from studio.host import Host
 from studio.options import Options
 from studio.orders import Orders
 from talkgen import Image, codecs, errors, events
@@ -539,6 +540,20 @@ def test_the_command_stops_when_its_tasks_have_ended(tmp_path, files):
         server.terminate()
         server.wait(60)
     assert (tmp_path / "videos" / f"{task}_final.mp4").exists()
+
+
+def test_a_follow_up_that_fails_is_tried_again(serve, monkeypatch):
+    tried = []
+
+    async def recover(host):
+        tried.append(host)
+        if len(tried) > 1:  # not the start's
+            raise RuntimeError("its pipeline was closed meanwhile")
+
+    monkeypatch.setattr(Host, "recover", recover)
+    with serve(recover_seconds=1) as site:
+        until(lambda: len(tried) > 2)
+        assert site.post().status_code == 200
 
 
 def test_options_of_another_version_do_not_keep_the_server_from_starting(serve, tmp_path, caplog):

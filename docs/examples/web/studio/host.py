@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from http import HTTPStatus
@@ -196,7 +195,7 @@ def _logged() -> Iterator[None]:
     """What fails on nobody's behalf must not end the server; it is tried again later."""
     try:
         yield
-    except (TalkgenError, sqlite3.Error):
+    except Exception:
         logger.exception("A task could not be followed up.")
 
 
