@@ -569,7 +569,7 @@ def test_options_of_another_version_do_not_keep_the_server_from_starting(serve, 
 STOP = {"TALKGEN_WEB_STOP_SECONDS": "1"}
 
 
-@pytest.mark.parametrize("environment", [STOP, {}])
+@pytest.mark.parametrize("environment", [STOP, pytest.param({}, marks=pytest.mark.slow)])
 def test_tasks_that_take_long_do_not_hold_the_server_up_and_are_not_lost(
     tmp_path, files, environment
 ):

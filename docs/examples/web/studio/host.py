@@ -104,8 +104,10 @@ class Host:
         try:
             await run
         except TalkgenError as error:
-            log = logger.info if is_public(type(error).__name__) else logger.error
-            log("Task %s: %s", run.task_id, error)
+            if is_public(type(error).__name__):
+                logger.info("Task %s: %s", run.task_id, error)
+            else:  # the clients are not told
+                logger.exception("Task %s", run.task_id)
         del self._runs[run.task_id]
         with _logged():
             await self._forget_ended(run.task_id)
