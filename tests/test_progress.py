@@ -38,6 +38,14 @@ def test_history_is_dense_and_monotonic_and_ends_once(reports, end_at):
     assert [event.terminal for event in history.events].index(True) == len(history.events) - 1
 
 
+def test_a_message_is_one_line_that_steers_no_terminal():
+    history = ProgressTracker().begin("t")
+    event = history.publish(
+        events.StageUpdate, "s", 1, "Größe\r\n\x1b[31mred\x1b[0m\u2028日本 👩‍🔬"
+    )
+    assert event.message == "Größe [31mred [0m 日本 👩‍🔬"
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("publish"), st.floats(0, 100)),

@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from talkgen import html
 from talkgen.errors import TalkgenError
-from talkgen.events import Preview
+from talkgen.events import Heartbeat, Preview
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
@@ -73,6 +73,8 @@ def _in_kernel() -> bool:
 async def _follow(run: Watchable, handle: DisplayHandle) -> None:
     picture = ""
     async for event in run:
+        if isinstance(event, Heartbeat):
+            continue
         if isinstance(event, Preview):
             size = (event.image.width, event.image.height)
             picture = html.picture(event.url, size)

@@ -6,6 +6,7 @@ and everybody sees the same.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from datetime import datetime, timedelta
@@ -40,6 +41,7 @@ E = TypeVar("E", bound="Event")
 
 RETENTION = timedelta(minutes=60)
 HEARTBEAT = 30.0  # seconds without news
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # controls and ends of lines
 TURN = 32  # events that a reader takes before it lets others have theirs
 # Shared, as the events themselves are: a dict for each would have the garbage collector come twice
 # as often, and while it works nobody is told anything.
@@ -93,7 +95,7 @@ class History:
             kind: Its class.
             stage: The step of the work.
             progress: Per cent; one lower than the last is raised to it.
-            message: For people, one line.
+            message: For people; becomes one line, without what would steer a terminal.
             metadata: Facts, JSON only.
             **facts: What the class has beside the common fields.
 
@@ -112,7 +114,7 @@ class History:
                 timestamp=self.clock(),
                 stage=stage,
                 progress=max(int(progress), last.progress if last else 0),
-                message=message,
+                message=UNSEEN.sub(" ", message),
                 metadata=metadata or NOTHING,
                 **facts,
             )
