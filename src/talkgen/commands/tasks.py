@@ -78,7 +78,8 @@ def _facts(task: TaskRecord) -> dict[str, JSON]:
 
 def _show(tasks: list[TaskRecord]) -> None:
     table = Table(box=None, pad_edge=False)
-    for name in ("task", "state", "attempt", "updated", "operations"):
+    table.add_column("task", no_wrap=True, overflow="fold")  # in full: it is what `recover` takes
+    for name in ("state", "attempt", "updated", "operations"):
         table.add_column(name)
     for task in tasks:
         facts = _facts(task)
@@ -133,7 +134,8 @@ async def _outcome(run: Run, console: Console) -> Outcome:
         result = await run
     except TalkgenError as error:
         return Outcome(run.task_id, "failed", error=str(error))
-    return Outcome(run.task_id, result.status.value, video_url=result.video_url)
+    why = getattr(run.history.latest, "error", None)  # of a run that was deferred again
+    return Outcome(run.task_id, result.status.value, video_url=result.video_url, error=why)
 
 
 def _tell(outcomes: list[Outcome], discarded: tuple[str, ...], skipped: JSON) -> None:
