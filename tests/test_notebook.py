@@ -87,6 +87,19 @@ def test_a_run_is_shown_while_later_cells_run_and_awaited_two_cells_later(kernel
 
 
 @pytest.mark.integration
+def test_a_run_that_has_ended_is_shown_as_what_it_came_to(kernel):
+    page, _ = executed(
+        WAITING + "\ngo.set()",
+        START.removesuffix("run") + "await run\nrun",
+        "broken = True\nrun = pipeline.start(np.full((8, 8, 3), 128, np.uint8), task_id='u')",
+        "try:\n    await run\nexcept Exception:\n    pass\nrun",
+        folder=kernel,
+    )
+    assert [">completed</td>" in shown for shown in html_of(page.cells[1])] == [True]
+    assert ["torn" in shown for shown in html_of(page.cells[3])] == [True]
+
+
+@pytest.mark.integration
 def test_a_run_that_failed_says_so_where_it_was_shown(kernel):
     _, states = executed(
         WAITING,
@@ -105,5 +118,5 @@ def test_elsewhere_a_run_is_printed():
 
     said = io.StringIO()
     with redirect_stdout(said):
-        notebook.show(Run())
+        notebook.show(Run(), None)
     assert said.getvalue() == "<Run t: new>\n"

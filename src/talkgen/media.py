@@ -550,7 +550,12 @@ class Video:
 
         facts = f"{self.file.name}, {self.duration:.1f} s, {self.size[0]}x{self.size[1]}"
         if self.reader is None or self.file.size > LARGEST_INLINE:
-            unseen = "" if self.url else " (video.save('video.mp4') writes it into a file)"
+            # No browser follows a link from a page of a server to a file.
+            unseen = (
+                ""
+                if self.url.startswith("http")
+                else " (video.save('video.mp4') writes it into a file)"
+            )
             return html.link(self.url, facts + unseen)
         data = self.read()
         poster = Image(codecs.first_frame(data)).thumbnail_url()
