@@ -550,13 +550,9 @@ class Video:
 
         facts = f"{self.file.name}, {self.duration:.1f} s, {self.size[0]}x{self.size[1]}"
         if self.reader is None or self.file.size > LARGEST_INLINE:
-            # No browser follows a link from a page of a server to a file.
-            unseen = (
-                ""
-                if self.url.startswith("http")
-                else " (video.save('video.mp4') writes it into a file)"
-            )
-            return html.link(self.url, facts + unseen)
+            if not self.url.startswith("http"):  # a notebook's page cannot lead to a file
+                facts += " (video.save('video.mp4') writes it into a file)"
+            return html.link(self.url, facts)
         data = self.read()
         poster = Image(codecs.first_frame(data)).thumbnail_url()
         return html.player(html.data_url(data, "video/mp4"), self.size, poster=poster)
