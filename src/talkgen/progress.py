@@ -114,7 +114,7 @@ class History:
                 timestamp=self.clock(),
                 stage=stage,
                 progress=max(int(progress), last.progress if last else 0),
-                message=UNSEEN.sub(" ", message),
+                message=message if message.isprintable() else UNSEEN.sub(" ", message),
                 metadata=metadata or NOTHING,
                 **facts,
             )
