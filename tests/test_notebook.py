@@ -12,7 +12,7 @@ from talkgen import notebook
 WAITING = """
 import anyio, numpy as np
 from IPython.display import DisplayHandle
-from talkgen import MemoryStorage, Pipeline
+from talkgen import MemoryStorage, Pipeline, ProgressTracker
 
 class Waiting:
     name = key = "waiting"
@@ -38,7 +38,12 @@ async def until(text):
 
 DisplayHandle.update = recording
 go, broken = anyio.Event(), False
-pipeline = await Pipeline.open([Waiting()], storage=MemoryStorage(), previews=True)
+pipeline = await Pipeline.open(
+    [Waiting()],
+    storage=MemoryStorage(),
+    tracker=ProgressTracker(heartbeat=0.01),
+    previews=True,
+)
 """
 START = "run = pipeline.start(np.full((8, 8, 3), 128, np.uint8), task_id='t')\nrun"
 
@@ -72,7 +77,8 @@ def test_a_run_is_shown_while_later_cells_run_and_awaited_two_cells_later(kernel
     page, states = executed(
         WAITING,
         START,
-        "await until('data:image/jpeg')",
+        "await until('data:image/jpeg')\nawait anyio.sleep(0.1)\n"
+        "assert not any('keepalive' in page for page in shown)",
         "go.set()\nresult = await run\nawait until('>completed</td>')\nresult.task_id",
         "await pipeline.aclose()",
         folder=kernel,
