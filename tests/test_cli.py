@@ -274,6 +274,8 @@ def test_tasks_and_recover(broken_off, capsys, monkeypatch):
         assert container.streams.video[0].codec_context.width == 64
     assert main(["recover", *storage]) == 0
     assert capsys.readouterr().out == "Nothing to recover.\n"
+    assert main(["recover", *storage, "slip"]) == 0
+    assert capsys.readouterr().out == "slip: left alone: nothing unfinished has this id\n"
     assert main(["tasks", *storage]) == 0
     assert "completed  2" in capsys.readouterr().out
 

@@ -101,15 +101,18 @@ async def _go_on(options: argparse.Namespace, settings: Settings, console: Conso
     async with Pipeline(stages, settings=settings) as pipeline:
         recovery = await pipeline.recover(options.tasks or None)
         outcomes = [await _outcome(run, console) for run in recovery.runs]
+    found = {one.task_id for one in outcomes}.union(recovery.discarded)
+    unknown = [task_id for task_id in options.tasks if task_id not in found]
+    skipped = dict.fromkeys(unknown, "nothing unfinished has this id") | dict(recovery.skipped)
     report = {
         "recovered": [attrs.asdict(outcome) for outcome in outcomes],
         "discarded": list(recovery.discarded),
-        "skipped": dict(recovery.skipped),
+        "skipped": skipped,
     }
     if options.json:
         print_json(report)
     else:
-        _tell(outcomes, recovery.discarded, recovery.skipped)
+        _tell(outcomes, recovery.discarded, skipped)
     return max((outcome.code for outcome in outcomes), default=DONE)
 
 
