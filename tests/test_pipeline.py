@@ -1,5 +1,6 @@
 """Runs, their life cycle and their endings, with stages that need no model."""
 
+import asyncio
 from datetime import timedelta
 
 import anyio
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import talkgen
-from talkgen import Image, MemoryStorage, Pipeline, Speech
+from talkgen import Image, MemoryStorage, Pipeline, Settings, Speech
 from talkgen.errors import (
     Degraded,
     InvalidImage,
@@ -266,6 +267,23 @@ async def test_open_serves_until_aclose(anyio_backend):
     assert (await run).success
     with pytest.raises(RuntimeError, match="async with"):
         opened.start(PICTURE)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_cannot_be_opened_says_so(anyio_backend):
+    with anyio.fail_after(30), pytest.raises(ValueError, match="D-ID API key"):
+        await Pipeline.open(settings=Settings(d_id_api_key="a slip"))
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_who_does_not_wait_for_it_to_open_leaves_nothing_open(anyio_backend):
+    before = asyncio.all_tasks()
+    with anyio.move_on_after(0) as left:
+        await Pipeline.open([Step()])
+    assert left.cancelled_caught
+    if hosts := asyncio.all_tasks() - before:
+        await asyncio.wait(hosts, timeout=30)
+    assert asyncio.all_tasks() == before
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])
