@@ -152,9 +152,11 @@ class Bare:
             self._disk.replace(path, self._root / tier / f"{number}-{path.name}")
         for tier in sorted(set(TIERS)):
             self._disk.sync_folder(self._root / tier)
+        self._disk.sync_folder(stage)
         self._disk.replace(stage / "plan", self._root / "videos" / f"{number}.json")
         self._disk.sync_folder(self._root / "videos")
         self._disk.remove_folder(stage)
+        self._disk.sync_folder(stage.parent)
         self._entry(number)
         return time.perf_counter() - begin
 

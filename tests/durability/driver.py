@@ -139,6 +139,10 @@ class Noted:
     def __getattr__(self, name):
         return getattr(self.stage, name)
 
+    def bound(self, backends):
+        bind = getattr(self.stage, "bound", None)
+        return Noted(bind(backends), self.ran) if bind else self
+
     async def run(self, draft, context):
         self.ran.append(self.stage.name)
         return await self.stage.run(draft, context)

@@ -72,6 +72,7 @@ async def test_is_durable_when_it_returns(anyio_backend, journal):
     await journal.begin(SPEC)
     connection = journal._opened[0].connection
     assert connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    assert connection.execute("PRAGMA fullfsync").fetchone()[0] == 1
     assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 

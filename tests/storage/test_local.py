@@ -282,8 +282,8 @@ async def test_what_is_staged_and_published_is_on_the_disk(root: Path, faulty_di
     assert disk.calls == [*made, *kept]
     disk.calls.clear()
     await transaction.publish()
-    placed, shown = ["replace", "sync_folder"], ["replace", "sync_folder", "remove_folder"]
-    assert disk.calls == [*kept, *placed, *shown]
+    placed, shown = ["replace", "sync_folder"], ["sync_folder", "replace", "sync_folder"]
+    assert disk.calls == [*kept, *placed, *shown, "remove_folder", "sync_folder"]
 
 
 async def test_a_failed_publication_takes_no_more_files(root: Path, faulty_disk):

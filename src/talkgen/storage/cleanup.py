@@ -14,12 +14,14 @@ from talkgen.errors import TalkgenError
 from talkgen.protocols import CleanupReport
 from talkgen.storage.filesystem import failures
 from talkgen.storage.names import is_temporary
+from talkgen.storage.retention import expired_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
     from pathlib import Path
 
+    from talkgen.protocols import Manifest
     from talkgen.storage.filesystem import FileSystem
     from talkgen.storage.index import Index
     from talkgen.storage.layout import Layout
@@ -111,14 +113,21 @@ class CleanUp:
             self._published.changing(),
             ThreadPoolExecutor(AT_ONCE, "talkgen-clean-up") as threads,
         ):
-            list(threads.map(partial(self._expire_task, now=now), tasks))
+            found = list(threads.map(partial(self._remove_expired, now=now), tasks))
+            self._published.sync_tiers()
+            list(threads.map(partial(self._drop_expired, now=now), filter(None, found)))
 
-    def _expire_task(self, task_id: str, *, now: datetime) -> None:
+    def _remove_expired(self, task_id: str, *, now: datetime) -> Manifest | None:
         with logged(f"task {task_id}"):
-            expired, gone = self._published.expire(task_id, self._retention, now)
-            self._tally.count(file.size for file in expired)
+            return self._published.remove_expired(task_id, self._retention, now)
+        return None
+
+    def _drop_expired(self, manifest: Manifest, *, now: datetime) -> None:
+        with logged(f"task {manifest.task_id}"):
+            gone = self._published.drop_expired(manifest, self._retention, now)
+            self._tally.count(file.size for file in expired_files(manifest, self._retention, now))
             if gone:
-                self._tally.tasks.append(task_id)
+                self._tally.tasks.append(manifest.task_id)
 
     def _abandoned(self, now: datetime) -> Iterator[Path]:
         """Temporary files and folders in which nothing has been written for the tier's time."""

@@ -9,6 +9,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from talkgen._flush import flush
 from talkgen.errors import FileMissing, InsufficientStorage, StorageError, TalkgenError
 
 if TYPE_CHECKING:
@@ -214,6 +215,6 @@ def _begin_sync(descriptor: int) -> None:
 def _sync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags | NO_FOLLOW)
     try:
-        os.fsync(descriptor)
+        flush(descriptor)
     finally:
         os.close(descriptor)

@@ -225,13 +225,17 @@ class LocalStorage:
         for path in (*self._layout.folders, *self._layout.own_files):
             if path.is_symlink():
                 raise StorageError(f"{path} is a link.", hint="Remove it, or give a plain one.")
-        for folder in (*reversed(new), *self._layout.folders):
-            if not folder.exists():
-                self._disk.make_folder(folder, private=folder == self._layout.staging)
-                self._disk.sync_folder(folder.parent)
-        # Made while there is room: discarding must be possible on a full disk.
-        if not self._layout.lock.exists():
-            with suppress(FileExistsError):  # by another process, just now
+        for folder in reversed(new):
+            self._disk.make_folder(folder)
+            self._disk.sync_folder(folder.parent)
+        missing = [folder for folder in self._layout.folders if not folder.exists()]
+        for folder in missing:
+            self._disk.make_folder(folder, private=folder == self._layout.staging)
+        # Written last: where it is, somebody has waited for the folders. And while there is
+        # room: discarding must be possible on a full disk.
+        if missing or not self._layout.lock.exists():
+            self._disk.sync_folder(self.root)
+            with suppress(FileExistsError):
                 self._disk.write(self._layout.lock, b"")
 
     def _infos(self, task_id: str) -> tuple[FileInfo, ...]:

@@ -80,12 +80,14 @@ class Published:
         """Publish what is staged; where nothing is, what was published before stays."""
         with self.changing(staging.task_id):
             published = self.manifest(staging.task_id)
-            if published and staging.planned in (None, published) and not staging.files():
+            if published and self._is_over(published, staging):
                 return self._published(published, staging)
             plan = staging.planned or staging.plan(result, created)
             with failures("publish", self._layout.manifest(plan.task_id)):
                 self._take_down(plan.task_id)
                 self._place(plan.files)
+                # Without their plan, old names that come back would be taken for a new version.
+                self._disk.sync_folder(staging.path)
                 self._disk.replace(
                     self._layout.plan(plan.task_id), self._layout.manifest(plan.task_id)
                 )
@@ -98,7 +100,7 @@ class Published:
                 self._take_down(staging.task_id)
             if staging.path.exists():
                 entry = self._layout.discarded(staging.task_id)
-                self._disk.replace(staging.path, entry)
+                self._move(staging.path, entry)
                 self._bury(entry)
 
     def delete(self, task_id: str) -> None:
@@ -106,26 +108,38 @@ class Published:
         with self.changing(task_id), failures("delete", self._layout.manifest(task_id)):
             self._take_down(task_id)
 
-    def expire(
-        self, task_id: str, retention: Retention, now: datetime
-    ) -> tuple[tuple[FileRef, ...], bool]:
-        """Remove a task's files whose time is over, and the manifest with the last of them.
+    def remove_expired(self, task_id: str, retention: Retention, now: datetime) -> Manifest | None:
+        """Remove a task's files whose time is over; they are invisible by then.
 
-        They are invisible by then. Whatever is left half done, the next call finishes. Call it
-        while nobody else is `changing()` anything.
+        Whatever is left half done, the next call finishes. Call it while nobody else is
+        `changing()` anything, then `sync_tiers`, and `drop_expired` last: a file that comes back
+        with the power must still have a name.
 
         Returns:
-            The files, and whether nothing is left of the task.
+            The manifest, which names them still; None where nothing is published.
         """
         manifest = self.manifest(task_id)
-        if manifest is None:
-            return (), False
-        expired, left = expired_files(manifest, retention, now), remainder(manifest, retention, now)
-        with failures("clean up", self._layout.manifest(task_id)):
-            for file in expired:
-                self._disk.remove(self._layout.place(file))
+        if manifest is not None:
+            with failures("clean up", self._layout.manifest(task_id)):
+                for file in expired_files(manifest, retention, now):
+                    self._disk.remove(self._layout.place(file))
+        return manifest
+
+    def sync_tiers(self) -> None:
+        """Return once what was removed is gone from the disk."""
+        with failures("clean up", self._layout.root):
+            self._sync(map(self._layout.tier, TIERS))
+
+    def drop_expired(self, manifest: Manifest, retention: Retention, now: datetime) -> bool:
+        """Leave the removed files out of their manifest, which goes with the last of them.
+
+        Returns:
+            Whether nothing is left of the task.
+        """
+        left = remainder(manifest, retention, now)
+        with failures("clean up", self._layout.manifest(manifest.task_id)):
             self._rewrite(manifest, left)
-        return expired, left is None
+        return left is None
 
     def condemned(self) -> tuple[str, ...]:
         """Tasks of which a dead process left something in the trash."""
@@ -137,6 +151,12 @@ class Published:
         if task_id in self.condemned():
             with self.changing(task_id):
                 pass
+
+    def _is_over(self, published: Manifest, staging: Staging) -> bool:
+        """There is nothing to publish but what is published, under names that came back."""
+        if staging.planned is None:
+            return not staging.files()
+        return staging.planned == published
 
     def _published(self, manifest: Manifest, staging: Staging) -> Manifest:
         with failures("publish", self._layout.manifest(manifest.task_id)):
@@ -152,8 +172,11 @@ class Published:
             if staged.exists() or not place.exists():
                 self._disk.replace(staged, place)
             tiers.add(place.parent)
-        for tier in sorted(tiers):
-            self._disk.sync_folder(tier)
+        self._sync(tiers)
+
+    def _sync(self, folders: Iterable[Path]) -> None:
+        for folder in sorted(folders):
+            self._disk.sync_folder(folder)
 
     def _take_down(self, task_id: str) -> None:
         """Make a published task invisible at once, then remove its files."""
@@ -162,9 +185,15 @@ class Published:
             return
         entry = self._layout.discarded(task_id)
         self._disk.make_folder(entry)
-        self._disk.replace(manifest, entry / MANIFEST_SUFFIX)
-        self._disk.sync_folder(manifest.parent)
+        self._disk.sync_folder(entry.parent)
+        self._move(manifest, entry / MANIFEST_SUFFIX)
         self._bury(entry)
+
+    def _move(self, source: Path, target: Path) -> None:
+        """Rename durably: the new name first, so that one of the two is always on the disk."""
+        self._disk.replace(source, target)
+        self._disk.sync_folder(target.parent)
+        self._disk.sync_folder(source.parent)
 
     def _rewrite(self, manifest: Manifest, left: Manifest | None) -> None:
         path = self._layout.manifest(manifest.task_id)
@@ -181,11 +210,14 @@ class Published:
         """Remove a folder of the trash, and before it the files that its manifest names."""
         task_id = entry.name.partition(SEPARATOR)[0]
         with failures("remove", entry):
-            for place in self._named(task_id, entry / MANIFEST_SUFFIX):
+            places = self._named(task_id, entry / MANIFEST_SUFFIX)
+            for place in places:
                 self._disk.remove(place)
+            self._sync({place.parent for place in places})  # before the last that names them
             for name in names_in(entry):
                 self._disk.remove(entry / name)
             self._disk.remove_folder(entry)
+            self._disk.sync_folder(entry.parent)  # before anything new has their names
 
     def _named(self, task_id: str, path: Path) -> set[Path]:
         """The places that a manifest in the trash names, and no published one."""

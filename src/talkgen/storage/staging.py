@@ -89,9 +89,11 @@ class Staging:
             return
         wanted = {self._layout.staged(file).name for file in files}
         with failures("remove from", self.path):
-            for name in self._names():
-                if name not in wanted:
-                    self._disk.remove(self.path / name)
+            others = [name for name in self._names() if name not in wanted]
+            for name in others:
+                self._disk.remove(self.path / name)
+            if others:  # what comes back would be published
+                self._disk.sync_folder(self.path)
 
     def files(self) -> tuple[FileRef, ...]:
         """What is staged, by tier and name."""
@@ -108,10 +110,11 @@ class Staging:
         return self.planned
 
     def remove(self) -> None:
-        """Remove the folder and all that is in it."""
+        """Remove the folder and all that is in it, durably."""
         for name in self._names():
             self._disk.remove(self.path / name)
         self._disk.remove_folder(self.path)
+        self._disk.sync_folder(self._layout.staging)
 
     def _make(self) -> None:
         if not self.path.exists():

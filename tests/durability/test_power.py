@@ -1,0 +1,239 @@
+"""The power fails at every point of a run; recovery makes it whole.
+
+SIGKILL loses nothing that the kernel holds. Here everything may be lost that was not synced, in
+any combination: what is left is made into a folder of its own, in which a new pipeline recovers.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import attrs
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from power import CachedDisk, contents
+
+from talkgen import GenerateVideo, LocalStorage, Pipeline, Speech
+from talkgen.draft import TaskState
+from talkgen.media import Video
+from talkgen.storage.filesystem import FileSystem
+from talkgen.testing import FakePaidGenerator, PaidServer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from power import Moment
+
+PICTURE = np.full((16, 16, 3), 7, np.uint8)
+SPEECH = Speech(np.full((1, 800), 0.25, np.float32), 16_000)
+STATEMENTS = ("BEGIN", "INSERT", "UPDATE", "DELETE", "COMMIT")
+FEWEST = 50  # changes of a run
+TIERS = ("uploads", "processed", "videos", "temp")
+
+
+class Unwaiting(FileSystem):
+    """For what comes after: its own power stays, so that nothing waits for the disk."""
+
+    def sync_file(self, path: Path) -> None:
+        """Nothing to wait for."""
+
+    def sync_folder(self, path: Path) -> None:
+        """Nothing to wait for."""
+
+
+@attrs.frozen
+class Brightened:
+    """A stage that makes another portrait."""
+
+    name = key = "brightened"
+    weight = 1.0
+    requires = provides = frozenset({"portrait"})
+    resets = frozenset()
+
+    async def run(self, draft, context):
+        portrait = attrs.evolve(draft.portrait, pixels=draft.portrait.pixels ^ 1)
+        return attrs.evolve(draft, portrait=portrait)
+
+
+@attrs.frozen
+class Filmed:
+    """A stage whose encoder writes a file, which is moved."""
+
+    name = key = "video_generation"
+    weight = 1.0
+    requires = frozenset({"portrait"})
+    provides = frozenset({"video"})
+    resets = frozenset()
+
+    async def run(self, draft, context):
+        async with context.files.scratch() as folder:
+            path = folder / "made.mp4"
+            path.write_bytes(b"a film of some length")
+            file = await context.files.put("videos", "final.mp4", path)
+        return attrs.evolve(draft, video=Video(file=file, duration=1.0, fps=25.0, size=(16, 16)))
+
+
+@attrs.frozen
+class Noted:
+    """A stage whose beginnings are noted."""
+
+    stage: object
+    ran: list[str]
+
+    def __getattr__(self, name):
+        return getattr(self.stage, name)
+
+    def bound(self, backends):
+        bind = getattr(self.stage, "bound", None)
+        return Noted(bind(backends), self.ran) if bind else self
+
+    async def run(self, draft, context):
+        self.ran.append(self.stage.name)
+        return await self.stage.run(draft, context)
+
+
+def recording(disk: CachedDisk) -> type[sqlite3.Connection]:
+    """A connection that tells the disk what a commit has brought onto it."""
+
+    class Connection(sqlite3.Connection):
+        def execute(self, statement, *args):
+            if statement.split()[0] not in STATEMENTS:
+                return super().execute(statement, *args)
+            with disk.changing(statement.split()[0]):
+                cursor = super().execute(statement, *args)
+                if not self.in_transaction:
+                    disk.committed(self.serialize())
+                return cursor
+
+    return Connection
+
+
+class Story:
+    """A run in which the power may be cut at any moment.
+
+    Attributes:
+        moments: When.
+    """
+
+    def __init__(self, kind: str, folder: Path, harness) -> None:
+        self.kind, self.folder, self.harness = kind, folder, harness
+        self.tried: set[object] = set()
+        base = folder / "whole"
+        base.mkdir()
+        if kind == "paid":  # in a folder that was used without a journal
+            anyio.run(LocalStorage(base / "store").stats)
+        with PaidServer() as server:
+            disk = CachedDisk(base, base / "store" / "journal.db", server.ledger)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=recording(disk)))
+                patch.setattr("talkgen.journal.sqlite._sync_folder", disk.sync_folder)
+                anyio.run(self.run, base / "store", disk, server)
+        self.moments = disk.moments
+        self.whole = published(base / "store")
+        assert {"task_metadata.json", "task_final.mp4"} < self.whole.keys()
+
+    def pipeline(self, root: Path, disk: FileSystem, server: PaidServer, ran: list[str]):
+        generator = FakePaidGenerator(server.url, poll=0.001, grace=timedelta(0))
+        film = GenerateVideo(generator) if self.kind == "paid" else Filmed()
+        stages = [Noted(stage, ran) for stage in (Brightened(), film)]
+        storage = LocalStorage(root, min_free_bytes=0, disk=disk)
+        return Pipeline(stages, storage=storage)
+
+    async def run(self, root: Path, disk: CachedDisk, server: PaidServer) -> None:
+        async with self.pipeline(root, disk, server, []) as pipeline:
+            await pipeline.run(PICTURE, SPEECH, task_id="task")
+        disk.note("the end")
+
+    async def recover(self, moment: Moment, picks: Sequence[int]) -> None:
+        """Look at what the cut has left, and recover; all must be as if nothing had been."""
+        where = (moment.before, tuple(picks))
+        base = self.folder / "left"
+        shutil.rmtree(base, ignore_errors=True)
+        moment.leave(base, picks)
+        ended = moment.before == "the end"
+        if (state := (ended, moment.paid, contents(base))) in self.tried:
+            return
+        self.tried.add(state)
+        root = base / "store"
+        for name, data in published(root).items():
+            assert data == self.whole[name], where
+        with PaidServer() as server:
+            for token in moment.paid:
+                server.answer("POST", "/jobs", json.dumps({"token": token}).encode())
+            ran: list[str] = []
+            async with self.pipeline(root, Unwaiting(), server, ran) as pipeline:
+                record = await pipeline._journal.get("task")
+                finished = list(record.checkpoints) if record else []
+                if record and record.state in {TaskState.PUBLISHING, TaskState.COMPLETED}:
+                    finished = ["brightened", "video_generation"]
+                for one in (await pipeline.recover()).runs:
+                    await one
+                result = await pipeline.run(PICTURE, SPEECH, task_id="task")
+                video = await result.video.aread()
+                await pipeline._storage.cleanup(datetime.now(UTC) + timedelta(hours=2))
+                again = await pipeline.recover()
+            assert (again.runs, again.discarded, dict(again.skipped)) == ((), (), {}), where
+            assert set(ran) & set(finished) == set(), where
+            assert max(Counter(ran).values(), default=0) <= 1, where
+            assert len(server.ledger) == (self.kind == "paid"), where
+            if self.kind == "paid":
+                assert video == server.video(*server.ledger), where
+            else:
+                assert video == self.whole["task_final.mp4"], where
+        assert self.harness.orphans(root) == set(), where
+        assert not (ended and ran), where
+
+
+def published(root: Path) -> dict[str, bytes]:
+    """What any reader finds in the tiers of a folder."""
+    paths = (path for tier in TIERS for path in (root / tier).glob("task_*"))
+    return {path.name: path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def anyio_backend():
+    """One loop is enough: all of this happens in threads."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module", params=["paid", "free"])
+def story(request, tmp_path_factory, harness):
+    return Story(request.param, tmp_path_factory.mktemp(request.param), harness)
+
+
+async def test_all_or_nothing_of_the_cache_is_kept(story):
+    assert len(story.moments) > FEWEST
+    for moment in story.moments:
+        for picks in moment.extremes():
+            await story.recover(moment, picks)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+async def test_each_change_alone_is_kept_or_lost(story):
+    for moment in story.moments:
+        for picks in moment.singled_out():
+            await story.recover(moment, picks)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_any_part_of_the_cache_is_kept(story):
+    @settings(max_examples=1000, deadline=None, database=None)
+    @given(st.data())
+    def cut(data):
+        moment = data.draw(st.sampled_from(story.moments))
+        picks = data.draw(st.tuples(*(st.integers(0, size - 1) for size in moment.sizes())))
+        anyio.run(story.recover, moment, picks)
+
+    cut()
