@@ -100,7 +100,12 @@ def paid_for(operations: Iterable[Operation]) -> bool:
 
 
 def as_talkgen_error(error: Exception, *, stage: str | None, task_id: str) -> TalkgenError:
-    """The error itself, or wrapped if it is a stranger; with where it happened filled in."""
+    """The error itself, or wrapped if it is a stranger; with where it happened filled in.
+
+    One that is alone in an exception group, as a task group raises it, is that error.
+    """
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
     if not isinstance(error, TalkgenError):
         stranger, where = error, f"stage {stage!r}" if stage else "the run"
         error = StageFailed(

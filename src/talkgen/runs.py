@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
 from time import monotonic
@@ -13,18 +14,26 @@ import anyio.to_thread
 import attrs
 
 from talkgen import events, notebook, telemetry
+from talkgen._loops import being_cancelled
 from talkgen.checkpoints import UPLOAD, DraftFiles, restored
 from talkgen.context import Context, WatchedOperations
 from talkgen.decisions import Answer, answer, as_talkgen_error, paid_for, space_needed
 from talkgen.draft import Box, Draft, Result, TaskState
-from talkgen.errors import FileMissing, RunCancelled, Severity, TalkgenError
+from talkgen.errors import (
+    FileMissing,
+    InvalidInput,
+    RunCancelled,
+    Severity,
+    StageFailed,
+    TalkgenError,
+)
 from talkgen.media import Image, Speech, Text
 from talkgen.protocols import TaskSpec
 from talkgen.scheduling.watched import Watched
 from talkgen.shares import FIRST, LAST, spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from talkgen._types import JSON
     from talkgen.cache import ResultCache
@@ -116,6 +125,7 @@ class Run:
         self._stored_before = False
         self._began = monotonic()
         self._timings: dict[str, float] = {}
+        self._wanted = 0
 
     def __repr__(self) -> str:
         last = self.history.latest
@@ -139,6 +149,17 @@ class Run:
     def cancel(self) -> None:
         """Ask it to stop; whoever awaits it gets `RunCancelled`."""
         self._scope.cancel()
+
+    def join(self) -> None:
+        """One more wants it."""
+        self._wanted += 1
+
+    def give_up(self) -> bool:
+        """One of those who joined wants it no more; it is cancelled when that was the last."""
+        self._wanted -= 1
+        if not self._wanted:
+            self.cancel()
+        return not self._wanted
 
     async def wait_ended(self) -> None:
         """Wait until it has ended, without its result or error."""
@@ -254,7 +275,8 @@ class Run:
             known = as_talkgen_error(error, stage=self._stage, task_id=self.task_id)
             with anyio.CancelScope(shield=True):
                 await self._give_up(known, files, journal)
-        except anyio.get_cancelled_exc_class():
+        # A group is what trio makes of several tasks of a stage that are cancelled.
+        except (anyio.get_cancelled_exc_class(), BaseExceptionGroup):
             with anyio.CancelScope(shield=True):
                 await self._cancelled(files, journal)
             raise
@@ -276,7 +298,7 @@ class Run:
         draft = self._known_draft()
         if restored <= len(workshop.stages):
             await workshop.storage.ensure_free(space_needed(draft.image, draft.speech))
-        context = self._context(kept, journal, draft)
+        context = self._context(kept, journal)
         self._tell_shortfalls(context)
         _check(workshop.stages, draft, context)
         if not restored:
@@ -320,7 +342,7 @@ class Run:
             )
         return self._draft
 
-    def _context(self, kept: DraftFiles, journal: TaskJournal, draft: Draft) -> Context:
+    def _context(self, kept: DraftFiles, journal: TaskJournal) -> Context:
         workshop = self._workshop
         context = Context(
             task_id=self.task_id,
@@ -334,7 +356,7 @@ class Run:
             strict=workshop.strict,
             previews=workshop.previews,
             cache=workshop.cache,
-            origin=draft.image.digest,
+            origin=journal.task.spec.inputs["image"],
         )
         context.scheduler = Watched(workshop.scheduler, context.stepped_down)
         return context
@@ -372,7 +394,7 @@ class Run:
         before = self._known_draft()
         try:
             with telemetry.stage(stage.name):
-                self._draft = await stage.run(before, context)
+                self._draft = await _after(stage, before, context)
         except Exception as error:  # noqa: BLE001 - a stage may raise anything
             ending["left_out"] = self._go_on_without(stage, error, context)
         else:
@@ -415,7 +437,7 @@ class Run:
         await files.publish(summary)
         try:
             await journal.finish(TaskState.COMPLETED, summary)
-        except TalkgenError:
+        except Exception:
             # Everybody can see the files: the run has succeeded, and recovery will note it.
             logger.exception("task %s is published, but not journaled as completed", self.task_id)
 
@@ -576,7 +598,42 @@ def _check(stages: Sequence[Stage], draft: Draft, context: Context) -> None:
     """Let stages that have a `check` refuse before any of them works."""
     for stage in stages:
         if (check := getattr(stage, "check", None)) is not None:
-            check(draft, context)
+            try:
+                check(draft, context)
+            except TalkgenError:
+                raise
+            except ValueError as error:
+                raise InvalidInput(str(error)) from error
+
+
+async def _after(stage: Stage, before: Draft, context: Context) -> Draft:
+    """The draft after a stage."""
+    with _errors_of_its_own():
+        after = await stage.run(before, context)
+    if not isinstance(after, Draft):
+        raise StageFailed(
+            f"stage {stage.name!r} gave back {type(after).__name__} instead of a Draft.",
+            hint="A stage's run() ends with: return attrs.evolve(draft, ...)",
+        )
+    return after
+
+
+@contextmanager
+def _errors_of_its_own() -> Iterator[None]:
+    """Tell a stage's errors from the cancellation of its run; neither is taken for the other."""
+    cancelled = anyio.get_cancelled_exc_class()
+    try:
+        yield
+    except cancelled as stray:
+        if being_cancelled():
+            raise
+        # It would end the whole task group, and every other run in it.
+        raise RuntimeError("something that it awaited was cancelled") from stray
+    except BaseExceptionGroup as group:
+        _, failed = group.split(cancelled)
+        if failed is None:
+            raise
+        raise failed from None
 
 
 def _number(task: TaskRecord | None) -> int:
