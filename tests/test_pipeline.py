@@ -127,6 +127,26 @@ async def test_strangers_errors_are_wrapped(anyio_backend):
     assert caught.value.stage == "step"
 
 
+async def test_those_who_await_a_failed_run_do_not_add_to_its_traceback(anyio_backend):
+    async with pipeline(Step(script=raising(KeyError("k")))) as opened:
+        run = opened.start(PICTURE)
+        depths = []
+        for _ in range(3):
+            with pytest.raises(StageFailed) as caught:
+                await run
+            depths.append(len(caught.traceback))
+    assert len(set(depths)) == 1
+
+
+def test_a_callers_mistake_is_refused_when_the_pipeline_is_made(tmp_path):
+    with pytest.raises(TypeError, match=r"put Step\(\)"):
+        pipeline(Step)
+    with pytest.raises(TypeError, match="LocalStorage"):
+        Pipeline([Step()], storage=tmp_path)
+    with pytest.raises(ValueError, match="'external': must be some of"):
+        pipeline(defer="external")
+
+
 async def test_optional_stage_may_fail_unless_strict(anyio_backend):
     stages = [Step("a", raising(OutOfMemory("no room")), optional=True), Step("b")]
     async with pipeline(*stages) as opened:
@@ -466,6 +486,16 @@ async def test_what_is_no_draft_is_refused_by_name(anyio_backend, given):
     assert "attrs.evolve" in caught.value.hint
 
 
+@pytest.mark.parametrize("field", ["image", "portrait", "speech", "video"])
+async def test_a_field_of_another_kind_is_refused_by_name(anyio_backend, field):
+    class Raw(Step):
+        async def run(self, draft, context):
+            return attrs.evolve(draft, **{field: PICTURE})
+
+    with pytest.raises(StageFailed, match=f"'step' made ndarray of the draft's {field}"):
+        await pipeline(Raw()).run(PICTURE)
+
+
 async def test_a_refusal_of_a_check_is_about_the_inputs(anyio_backend):
     class Picky(Step):
         def check(self, draft, context):
@@ -602,6 +632,13 @@ async def test_map_needs_room_for_one(anyio_backend):
     with pytest.raises(ValueError, match="limit=0"):
         async with pipeline(Step()).map([PICTURE], limit=0):
             pass
+
+
+async def test_map_takes_pairs(anyio_backend):
+    with pytest.raises(TypeError, match="0 has 3 parts"):  # noqa: PT012 - while iterating
+        async with pipeline(Step()).map([(PICTURE, None, "t")]) as results:
+            async for _outcome in results:
+                pass
 
 
 async def test_map_goes_on_where_it_was_broken_off(anyio_backend):

@@ -30,10 +30,13 @@ def check_order(stages: Sequence[Stage]) -> None:
         ValueError: Two stages have one name, or one has the inputs' own; a stage requires a
             field that none before it provides; or makes anew what one before it made. The
             message names the field.
+        TypeError: One is a class.
     """
     made_by: dict[str, str] = {}
     names: set[str] = set()
     for stage in stages:
+        if isinstance(stage, type):
+            raise TypeError(f"{stage.__name__} is a class, not a stage; put {stage.__name__}()")
         if stage.name in names:
             raise ValueError(f"two stages are named {stage.name!r}; names must differ")
         names.add(stage.name)

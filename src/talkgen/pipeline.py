@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cache
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
 
@@ -163,12 +164,15 @@ class Pipeline:
 
         Raises:
             ValueError: The stages cannot follow each other, or `defer` has another word.
+            TypeError: A stage is a class, or the storage a path.
         """
         self._settings = settings or Settings()
         self._stages = tuple(default_stages(self._settings) if stages is None else stages)
         check_order(self._stages)
-        if unknown := set(defer) - {"external", "resource"}:
-            raise ValueError(f"defer takes 'external' and 'resource', not {sorted(unknown)}")
+        if not {"external", "resource"}.issuperset(defer):
+            raise ValueError(f"defer={defer!r}: must be some of ('external', 'resource')")
+        if isinstance(storage, str | PathLike):
+            raise TypeError(f"storage={storage!r}: must be a storage, like LocalStorage(folder)")
         self._defer = frozenset(defer)
         self._strict = strict
         self._previews = previews
@@ -455,7 +459,10 @@ class Pipeline:
                 tasks.start_soon(one, key, job)
 
     def _pair_job(self, key: Any, pair: Any, task_id: Callable[[Any], str] | None) -> Job:
-        image, speech = pair if isinstance(pair, (tuple, list)) else (pair, None)
+        parts = pair if isinstance(pair, (tuple, list)) else (pair, None)
+        if len(parts) != len(("image", "speech")):
+            raise TypeError(f"{key!r} has {len(parts)} parts; give (image, speech) or an image")
+        image, speech = parts
         return self._job(image, speech, task_id and task_id(key))
 
     @property

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
 from time import monotonic
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -27,13 +28,14 @@ from talkgen.errors import (
     StageFailed,
     TalkgenError,
 )
-from talkgen.media import Image, Speech, Text
+from talkgen.media import Image, Speech, Text, Video
 from talkgen.protocols import TaskSpec
 from talkgen.scheduling.watched import Watched
 from talkgen.shares import FIRST, LAST, spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
+    from types import TracebackType
 
     from talkgen._types import JSON
     from talkgen.cache import ResultCache
@@ -62,6 +64,12 @@ OUTCOMES: dict[str, telemetry.Outcome] = {
     "error": "failed",
     "deferred": "deferred",
     "cancelled": "cancelled",
+}
+MEDIA: dict[str, tuple[type, ...]] = {
+    "image": (Image,),
+    "portrait": (Image,),
+    "speech": (Speech, Text, NoneType),
+    "video": (Video, NoneType),
 }
 SILENCE = 4.0  # seconds after which a working run repeats its last word; the promise is 5
 
@@ -120,6 +128,7 @@ class Run:
         self._finished = anyio.Event()
         self._result: Result | None = None
         self._error: BaseException | None = None
+        self._traceback: TracebackType | None = None
         self._draft: Draft | None = None
         self._stage: str | None = None
         self._stored_before = False
@@ -170,7 +179,8 @@ class Run:
         if self._result is not None:
             return self._result
         assert self._error is not None  # noqa: S101 - a run that ended has one of the two
-        raise self._error
+        # Its own traceback: each who awaits it would otherwise add theirs for all others to keep.
+        raise self._error.with_traceback(self._traceback)
 
     # --- the attempt ---------------------------------------------------------------------------
 
@@ -194,6 +204,8 @@ class Run:
             if self._result is None and self._error is None:
                 self._error = RunCancelled(f"Task {self.task_id} was cancelled.")
                 self.history.publish(events.Cancelled, "cancelled", 0, "Cancelled")
+            if self._error is not None:
+                self._traceback = self._error.__traceback__
             self._finished.set()
             self._workshop.ended(self)
 
@@ -615,6 +627,13 @@ async def _after(stage: Stage, before: Draft, context: Context) -> Draft:
             f"stage {stage.name!r} gave back {type(after).__name__} instead of a Draft.",
             hint="A stage's run() ends with: return attrs.evolve(draft, ...)",
         )
+    for field, kinds in MEDIA.items():
+        if not isinstance(value := getattr(after, field), kinds):
+            # A checkpoint would leave it out, and the next attempt would have none.
+            raise StageFailed(
+                f"stage {stage.name!r} made {type(value).__name__} of the draft's {field}.",
+                hint=f"It must be {' or '.join(kind.__name__ for kind in kinds)}.",
+            )
     return after
 
 
