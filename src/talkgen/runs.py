@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
 from time import monotonic
-from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,26 +13,19 @@ import anyio.to_thread
 import attrs
 
 from talkgen import events, notebook, telemetry
-from talkgen._loops import being_cancelled
 from talkgen.checkpoints import UPLOAD, DraftFiles, restored
 from talkgen.context import Context, WatchedOperations
 from talkgen.decisions import Answer, answer, as_talkgen_error, paid_for, space_needed
 from talkgen.draft import Box, Draft, Result, TaskState
-from talkgen.errors import (
-    FileMissing,
-    InvalidInput,
-    RunCancelled,
-    Severity,
-    StageFailed,
-    TalkgenError,
-)
-from talkgen.media import Image, Speech, Text, Video
+from talkgen.errors import FileMissing, RunCancelled, Severity, TalkgenError
+from talkgen.media import Image, Speech, Text
 from talkgen.protocols import TaskSpec
 from talkgen.scheduling.watched import Watched
 from talkgen.shares import FIRST, LAST, spans
+from talkgen.steps import check_inputs, step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
     from talkgen._types import JSON
@@ -64,12 +55,6 @@ OUTCOMES: dict[str, telemetry.Outcome] = {
     "error": "failed",
     "deferred": "deferred",
     "cancelled": "cancelled",
-}
-MEDIA: dict[str, tuple[type, ...]] = {
-    "image": (Image,),
-    "portrait": (Image,),
-    "speech": (Speech, Text, NoneType),
-    "video": (Video, NoneType),
 }
 SILENCE = 4.0  # seconds after which a working run repeats its last word; the promise is 5
 
@@ -312,7 +297,7 @@ class Run:
             await workshop.storage.ensure_free(space_needed(draft.image, draft.speech))
         context = self._context(kept, journal)
         self._tell_shortfalls(context)
-        _check(workshop.stages, draft, context)
+        check_inputs(workshop.stages, draft, context)
         if not restored:
             await kept.put_originals(draft)
             await journal.stage_done(UPLOAD, await kept.checkpoint(0, draft))
@@ -406,7 +391,7 @@ class Run:
         before = self._known_draft()
         try:
             with telemetry.stage(stage.name):
-                self._draft = await _after(stage, before, context)
+                self._draft = await step(stage, before, context)
         except Exception as error:  # noqa: BLE001 - a stage may raise anything
             ending["left_out"] = self._go_on_without(stage, error, context)
         else:
@@ -604,55 +589,6 @@ def _open_speech(source: Any, settings: Settings) -> Speech | Text | None:
     return Speech.open(
         source, max_seconds=settings.max_audio_seconds, max_bytes=settings.max_audio_bytes
     )
-
-
-def _check(stages: Sequence[Stage], draft: Draft, context: Context) -> None:
-    """Let stages that have a `check` refuse before any of them works."""
-    for stage in stages:
-        if (check := getattr(stage, "check", None)) is not None:
-            try:
-                check(draft, context)
-            except TalkgenError:
-                raise
-            except ValueError as error:
-                raise InvalidInput(str(error)) from error
-
-
-async def _after(stage: Stage, before: Draft, context: Context) -> Draft:
-    """The draft after a stage."""
-    with _errors_of_its_own():
-        after = await stage.run(before, context)
-    if not isinstance(after, Draft):
-        raise StageFailed(
-            f"stage {stage.name!r} gave back {type(after).__name__} instead of a Draft.",
-            hint="A stage's run() ends with: return attrs.evolve(draft, ...)",
-        )
-    for field, kinds in MEDIA.items():
-        if not isinstance(value := getattr(after, field), kinds):
-            # A checkpoint would leave it out, and the next attempt would have none.
-            raise StageFailed(
-                f"stage {stage.name!r} made {type(value).__name__} of the draft's {field}.",
-                hint=f"It must be {' or '.join(kind.__name__ for kind in kinds)}.",
-            )
-    return after
-
-
-@contextmanager
-def _errors_of_its_own() -> Iterator[None]:
-    """Tell a stage's errors from the cancellation of its run; neither is taken for the other."""
-    cancelled = anyio.get_cancelled_exc_class()
-    try:
-        yield
-    except cancelled as stray:
-        if being_cancelled():
-            raise
-        # It would end the whole task group, and every other run in it.
-        raise RuntimeError("something that it awaited was cancelled") from stray
-    except BaseExceptionGroup as group:
-        _, failed = group.split(cancelled)
-        if failed is None:
-            raise
-        raise failed from None
 
 
 def _number(task: TaskRecord | None) -> int:
