@@ -314,6 +314,28 @@ async def test_a_failing_journal_ends_the_run_and_nothing_else(anyio_backend):
         assert run.history.ended
 
 
+async def test_what_is_published_has_succeeded_whatever_the_journal_says(anyio_backend):
+    class Attempt:
+        def __init__(self, attempt):
+            self._attempt = attempt
+
+        def __getattr__(self, name):
+            return getattr(self._attempt, name)
+
+        async def finish(self, state, summary):
+            if state is TaskState.COMPLETED:
+                raise OSError("the disk is gone")
+            await self._attempt.finish(state, summary)
+
+    class Forgetful(talkgen.MemoryJournal):
+        async def begin(self, task):
+            return Attempt(await super().begin(task))
+
+    opened = pipeline(Step(), journal=Forgetful())
+    assert (await opened.run(PICTURE, task_id="t")).success
+    assert [info async for info in opened._storage.list(task_id="t")]
+
+
 async def test_a_silent_stage_repeats_its_last_word(anyio_backend):
     step = Step(script=forever)
     async with pipeline(step) as opened:
@@ -433,6 +455,17 @@ async def test_a_cancelled_future_that_a_stage_awaits_ends_its_run_alone(anyio_b
         gate.set()
         assert (await good).success
         assert await opened._storage.staged() == ()
+
+
+def test_a_loop_that_ends_cancels_what_runs_in_it():
+    async def leave():
+        step = Step(script=forever)
+        opened = await Pipeline.open([step], storage=MemoryStorage())
+        run = opened.start(PICTURE)
+        await step.entered.wait()
+        return run
+
+    assert asyncio.run(leave()).history.latest.event_type == "cancelled"
 
 
 @pytest.mark.parametrize("failing", [True, False])
