@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from talkgen import DetectPersons, GenerateVideo, Image, MemoryStorage, Pipeline, Speech, html
-from talkgen.draft import Box, Person, Persons
+from talkgen.draft import Box, Draft, Person, Persons
 from talkgen.generators.local import LocalGenerator
 
 PICTURE = Image(np.full((300, 600, 3), 128, np.uint8))
@@ -80,3 +80,9 @@ async def test_a_result_shows_its_video_or_a_link(anyio_backend, portrait_path, 
     published = attrs.evolve(result.video.file, url="https://example.org/v.mp4")
     elsewhere = attrs.evolve(result.video, file=published, reader=None)
     assert elsewhere._repr_html_().startswith('<a href="https://example.org/v.mp4">')
+
+
+def test_a_draft_that_outlived_its_photo_is_shown() -> None:
+    person = Person(1, Box(0, 0, 4, 4), 0.9)
+    draft = Draft("t", None, None, Box(0, 0, 8, 8), persons=(person,))
+    assert "<img" not in draft._repr_html_()
