@@ -1,9 +1,14 @@
 """The command line: exit codes, one line and a hint, JSON on standard output."""
 
 import json
+import logging
 import os
+import shlex
+import signal
 import subprocess
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import av
@@ -13,6 +18,9 @@ from rich.console import Console
 from talkgen import Settings, choice, doctor
 from talkgen.__main__ import main
 from talkgen.commands import run as run_command
+from talkgen.generators.did import Clock, DIdGenerator
+from talkgen.testing import FakeDId
+from talkgen.testing.fake_did import Fault
 
 
 def run(*arguments):
@@ -71,6 +79,7 @@ def test_run_keeps_its_task_in_a_folder(portrait_path, speech_path, tmp_path, ca
     ("options", "code", "message"),
     [
         (["--person", "7"], 2, "There is no person #7"),
+        (["--person", "0"], 2, "a person's id from 1 on"),
         (["--background", "mauvish"], 2, "mauvish"),
         (["--size", "5000"], 2, "size must be"),
     ],
@@ -85,6 +94,75 @@ def test_bad_options_are_one_line(
     assert message in error
     assert "Traceback" not in error
     assert not made.exists()
+
+
+def test_a_video_that_could_not_be_written_is_not_made(
+    portrait_path, speech_path, tmp_path, capsys
+):
+    base = ["run", str(portrait_path), str(speech_path), "-o"]
+    for output, message in ((tmp_path / "no" / "a.mp4", "does not exist"), (tmp_path, "one file")):
+        assert main([*base, str(output)]) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert "Validating" not in error
+
+
+@pytest.fixture
+def d_id(monkeypatch):
+    """The stand-in makes the videos, 400 times as fast as the service."""
+    monkeypatch.setenv("STORAGE_MIN_FREE_SPACE_GB", "0.001")
+    with FakeDId(speed=400) as service:
+        generator = DIdGenerator(service.api_key, base_url=service.base_url, clock=Clock(400))
+        monkeypatch.setattr(run_command, "_generator", lambda *_: generator)
+        yield service
+
+
+@pytest.mark.e2e
+def test_a_deferred_run_says_why_and_how_to_go_on(
+    d_id, portrait_path, speech_path, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(logging.root, "handlers", [])  # as where nobody has set up logging
+    d_id.fail("POST /images", Fault(status=503), times=100)
+    base = ["run", str(portrait_path), str(speech_path), "-o", str(tmp_path / "made.mp4")]
+    store = tmp_path / "[prod] store"
+    assert main([*base, "--storage", str(store)]) == 3
+    error = capsys.readouterr().err
+    assert "Deferred: D-ID refused to upload the picture" in error
+    command = error.splitlines()[-1].partition("python -m talkgen ")[2]
+    assert shlex.split(command) == ["recover", "--storage", str(store)]
+    assert "stamina" not in error
+    assert main(["recover", "--storage", str(store)]) == 3
+    assert "deferred D-ID refused to upload the picture" in capsys.readouterr().out
+    assert main(base) == 3
+    assert "Nothing is left to go on with" in capsys.readouterr().err
+    assert main(["stats", "--storage", str(store)]) == 0
+    assert capsys.readouterr().out.startswith(f"{store}\n")
+    assert main(["tasks", "--storage", str(store), "--json"]) == 0
+    (task,) = json.loads(capsys.readouterr().out)
+    assert main(["tasks", "--storage", str(store)]) == 0
+    assert task["task_id"] in capsys.readouterr().out
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(sys.platform == "win32", reason="one thread cannot signal another")
+def test_an_interrupted_run_tells_of_what_is_paid_for(
+    d_id, portrait_path, speech_path, tmp_path, capsys
+):
+    d_id.behaviour.finish_after = 1e9
+    main_thread = threading.main_thread().ident
+
+    def interrupt():
+        end = time.monotonic() + 60
+        while not d_id.ledger.talks and time.monotonic() < end:
+            time.sleep(0.01)
+        signal.pthread_kill(main_thread, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    base = ["run", str(portrait_path), str(speech_path), "-o", str(tmp_path / "made.mp4")]
+    assert main([*base, "--storage", str(tmp_path / "store")]) == 1
+    error = capsys.readouterr().err
+    assert "Something is paid for and not collected yet. Go on with it later: " in error
+    assert error.endswith("Cancelled.\n")
 
 
 def test_bad_input_is_one_line_and_a_hint(portrait_path, tmp_path):
@@ -196,6 +274,8 @@ def test_tasks_and_recover(broken_off, capsys, monkeypatch):
         assert container.streams.video[0].codec_context.width == 64
     assert main(["recover", *storage]) == 0
     assert capsys.readouterr().out == "Nothing to recover.\n"
+    assert main(["recover", *storage, "slip"]) == 0
+    assert capsys.readouterr().out == "slip: left alone: nothing unfinished has this id\n"
     assert main(["tasks", *storage]) == 0
     assert "completed  2" in capsys.readouterr().out
 

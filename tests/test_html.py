@@ -80,6 +80,9 @@ async def test_a_result_shows_its_video_or_a_link(anyio_backend, portrait_path, 
     published = attrs.evolve(result.video.file, url="https://example.org/v.mp4")
     elsewhere = attrs.evolve(result.video, file=published, reader=None)
     assert elsewhere._repr_html_().startswith('<a href="https://example.org/v.mp4">')
+    assert "video.save" not in elsewhere._repr_html_()
+    file = attrs.evolve(elsewhere.file, url="file:///v.mp4")
+    assert "video.save" in attrs.evolve(elsewhere, file=file)._repr_html_()
 
 
 def test_a_draft_that_outlived_its_photo_is_shown() -> None:

@@ -12,7 +12,7 @@ from talkgen import notebook
 WAITING = """
 import anyio, numpy as np
 from IPython.display import DisplayHandle
-from talkgen import MemoryStorage, Pipeline
+from talkgen import MemoryStorage, Pipeline, ProgressTracker
 
 class Waiting:
     name = key = "waiting"
@@ -38,7 +38,12 @@ async def until(text):
 
 DisplayHandle.update = recording
 go, broken = anyio.Event(), False
-pipeline = await Pipeline.open([Waiting()], storage=MemoryStorage(), previews=True)
+pipeline = await Pipeline.open(
+    [Waiting()],
+    storage=MemoryStorage(),
+    tracker=ProgressTracker(heartbeat=0.01),
+    previews=True,
+)
 """
 START = "run = pipeline.start(np.full((8, 8, 3), 128, np.uint8), task_id='t')\nrun"
 
@@ -72,7 +77,8 @@ def test_a_run_is_shown_while_later_cells_run_and_awaited_two_cells_later(kernel
     page, states = executed(
         WAITING,
         START,
-        "await until('data:image/jpeg')",
+        "await until('data:image/jpeg')\nawait anyio.sleep(0.1)\n"
+        "assert not any('keepalive' in page for page in shown)",
         "go.set()\nresult = await run\nawait until('>completed</td>')\nresult.task_id",
         "await pipeline.aclose()",
         folder=kernel,
@@ -84,6 +90,19 @@ def test_a_run_is_shown_while_later_cells_run_and_awaited_two_cells_later(kernel
     assert "data:image/jpeg" in states[2][0]
     assert ">completed</td>" in states[3][0]
     assert "<progress" not in states[3][0]
+
+
+@pytest.mark.integration
+def test_a_run_that_has_ended_is_shown_as_what_it_came_to(kernel):
+    page, _ = executed(
+        WAITING + "\ngo.set()",
+        START.removesuffix("run") + "await run\nrun",
+        "broken = True\nrun = pipeline.start(np.full((8, 8, 3), 128, np.uint8), task_id='u')",
+        "try:\n    await run\nexcept Exception:\n    pass\nrun",
+        folder=kernel,
+    )
+    assert [">completed</td>" in shown for shown in html_of(page.cells[1])] == [True]
+    assert ["torn" in shown for shown in html_of(page.cells[3])] == [True]
 
 
 @pytest.mark.integration
@@ -105,5 +124,5 @@ def test_elsewhere_a_run_is_printed():
 
     said = io.StringIO()
     with redirect_stdout(said):
-        notebook.show(Run())
+        notebook.show(Run(), None)
     assert said.getvalue() == "<Run t: new>\n"

@@ -1,6 +1,9 @@
 """Histories: dense, monotonic, ended once, the same for everybody."""
 
+import asyncio
+import gc
 import threading
+import weakref
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -33,6 +36,14 @@ def test_history_is_dense_and_monotonic_and_ends_once(reports, end_at):
     progress = [event.progress for event in history.events]
     assert progress == sorted(progress)
     assert [event.terminal for event in history.events].index(True) == len(history.events) - 1
+
+
+def test_a_message_is_one_line_that_steers_no_terminal():
+    history = ProgressTracker().begin("t")
+    event = history.publish(
+        events.StageUpdate, "s", 1, "Größe\r\n\x1b[31mred\x1b[0m\u2028日本 👩‍🔬"
+    )
+    assert event.message == "Größe [31mred [0m 日本 👩‍🔬"
 
 
 STEPS = st.lists(
@@ -171,6 +182,45 @@ def test_publishing_to_a_loop_that_has_ended_is_nobodys_problem():
     assert tracker.latest("t") is history.events[0]
 
 
+@pytest.mark.parametrize("first", ["asyncio", "trio"])
+def test_a_reader_goes_on_in_another_event_loop(anyio_backend, first):
+    history = (tracker := ProgressTracker()).begin("t")
+    reader = tracker.subscribe("t")
+
+    async def look_in_vain():
+        with anyio.move_on_after(0) as left:
+            await reader.__anext__()
+        assert left.cancelled_caught
+
+    async def get_what_comes():
+        with anyio.fail_after(30):
+            assert await reader.__anext__() is history.events[0]
+
+    async def wait_for_it():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(get_what_comes)
+            await anyio.wait_all_tasks_blocked()
+            await anyio.to_thread.run_sync(history.publish, events.StageUpdate, "s", 1, "m")
+
+    anyio.run(look_in_vain, backend=first)
+    anyio.run(wait_for_it, backend=anyio_backend)
+
+
+def test_a_history_that_is_kept_keeps_no_event_loop():
+    history = (tracker := ProgressTracker()).begin("t")
+
+    async def read_to_the_end():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tracker.subscribe("t").__anext__)
+            await anyio.wait_all_tasks_blocked()
+            cancelled(history)
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = anyio.run(read_to_the_end)
+    gc.collect()
+    assert loop() is None
+
+
 def test_ended_histories_are_dropped_after_their_retention():
     now = datetime(2026, 1, 1, tzinfo=UTC)
     tracker = ProgressTracker(retention=timedelta(minutes=60), clock=lambda: now)
@@ -184,6 +234,22 @@ def test_ended_histories_are_dropped_after_their_retention():
     tracker.begin("u").publish(events.StageUpdate, "s", 1, "m")
     tracker.forget("u")
     assert tracker.latest("u") is None
+
+
+async def test_what_is_told_aside_takes_no_reader_back(anyio_backend):
+    """It keeps its place between two events, or is left out: cursor and progress never fall."""
+    history = (tracker := ProgressTracker()).begin("t")
+    history.publish(events.StageUpdate, "s", 10, "m")
+    prompt, slow = tracker.subscribe("t"), tracker.subscribe("t")
+    assert [await reader.__anext__() for reader in (prompt, slow)] == history.events * 2
+    history.beat()
+    history.publish(events.StageUpdate, "s", 20, "m")
+    assert [(await prompt.__anext__()).cursor for _ in range(2)] == ["1-0", "1-1"]
+    history.beat()
+    history.publish(events.StageUpdate, "s", 30, "m")
+    cancelled(history)
+    assert [event async for event in prompt] == history.events[2:]
+    assert [event async for event in slow] == history.events[1:]
 
 
 async def test_readers_that_leave_take_nobodys_heartbeat_along_and_stop_the_clock(anyio_backend):

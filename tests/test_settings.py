@@ -69,6 +69,9 @@ def test_every_variant_has_weights():
     ("name", "value"),
     [
         ("YOLO_CONFIDENCE_THRESHOLD", "1.5"),
+        ("STORAGE_ROOT", "~nobody-of-this-name/store"),
+        ("PROGRESS_RETENTION_MINUTES", "1e15"),
+        ("STORAGE_RETENTION_UPLOADS_DAYS", "999999999"),
         ("STORAGE_RETENTION_VIDEOS_DAYS", "0"),
         ("STORAGE_MIN_FREE_SPACE_GB", "nan"),
         ("TALKGEN_MAX_IMAGE_PIXELS", "many"),
@@ -85,6 +88,21 @@ def test_every_variant_has_weights():
 def test_bad_value_names_its_variable(name, value):
     with pytest.raises(ValueError, match=f"{name}='{value}'"):
         Settings.from_env({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("YOLO_CONFIDENCE_THRESHOLD", "0,5", "must be a number between 0 and 1"),
+        ("TALKGEN_MAX_IMAGE_PIXELS", "5.5", "must be a whole number above 0"),
+        ("D_ID_TIMEOUT_SECONDS", "5 min", "must be a number above 0"),
+        ("STORAGE_RETENTION_VIDEOS_DAYS", "1e9", "must be a number above 0 and at most 36525"),
+    ],
+)
+def test_a_bad_value_is_told_what_is_allowed(name, value, told):
+    with pytest.raises(ValueError) as caught:
+        Settings.from_env({name: value})
+    assert str(caught.value) == f"{name}={value!r}: {told}"
 
 
 ORIGINAL = {  # the names of the service that talkgen grew out of

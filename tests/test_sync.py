@@ -1,6 +1,9 @@
 """The whole job without a loop of one's own, and inside somebody else's."""
 
+import signal
+import sys
 import threading
+from types import SimpleNamespace
 
 import anyio
 import numpy as np
@@ -20,11 +23,14 @@ class Waiting:
     requires = provides = resets = frozenset()
 
     def __init__(self):
-        self.entered, self.go = threading.Event(), threading.Event()
+        self.entered, self.go, self.left = (threading.Event() for _ in range(3))
 
     async def run(self, draft, context):
         self.entered.set()
-        await anyio.to_thread.run_sync(self.go.wait, 30, abandon_on_cancel=True)
+        try:
+            await anyio.to_thread.run_sync(self.go.wait, 30, abandon_on_cancel=True)
+        finally:
+            self.left.set()
         return draft
 
 
@@ -86,20 +92,71 @@ def test_an_error_is_the_result_s():
         run.result()
 
 
-def test_an_interrupt_cancels(monkeypatch):
-    stage = Waiting()
-    started = []
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda **options: talkgen.run_sync(PICTURE, **options),
+        lambda **options: talkgen.iter_sync(PICTURE, **options).result(),
+        lambda **options: list(talkgen.iter_sync(PICTURE, **options)),
+    ],
+    ids=["run_sync", "result", "events"],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="one thread cannot signal another")
+def test_an_interrupt_of_who_waits_cancels(wait):
+    stage, main = Waiting(), threading.main_thread().ident
 
-    def interrupted(run):
-        started.append(run)
-        stage.entered.wait(10)
-        raise KeyboardInterrupt
+    def interrupt():
+        if stage.entered.wait(30):
+            signal.pthread_kill(main, signal.SIGINT)
 
-    monkeypatch.setattr("talkgen.sync.SyncRun.result", interrupted)
+    threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        talkgen.run_sync(PICTURE, pipeline=pipeline(stage))
-    assert [event.event_type for event in started[0]][-1] == "cancelled"
+        wait(pipeline=pipeline(stage))
+    assert stage.left.wait(30)
     stage.go.set()
+
+
+def test_cancelling_while_it_starts(monkeypatch):
+    stage = Waiting()
+
+    class Slow(threading.Event):
+        def set(self):
+            called.set()
+            stage.entered.wait(1)  # a thread may stop for as long as it likes, also here
+            super().set()
+
+    class Opening(Pipeline):
+        async def __aenter__(self):
+            await anyio.to_thread.run_sync(called.wait, 30)
+            return await super().__aenter__()
+
+    called = threading.Event()
+    slow = SimpleNamespace(Condition=threading.Condition, Event=Slow)
+    monkeypatch.setattr("talkgen.sync.threading", slow)
+    run = talkgen.iter_sync(PICTURE, pipeline=Opening([stage], storage=MemoryStorage()))
+    run.cancel()
+    with pytest.raises(errors.RunCancelled):
+        run.result()
+    stage.go.set()
+
+
+async def test_what_comes_aside_is_behind_its_event_and_never_behind_the_last(anyio_backend):
+    class Busy(Waiting):
+        async def run(self, draft, context):
+            for step in range(5):
+                context.report(step / 5, "m")
+                context.preview(draft.image)
+                await anyio.sleep(0.01)  # lets the preview come
+            return draft
+
+    shown = Pipeline([Busy()], storage=MemoryStorage(), previews=True)
+    run = talkgen.iter_sync(PICTURE, pipeline=shown)
+    slow = iter(run)
+    seen = [next(slow)]
+    run.result()
+    seen += slow
+    assert [event.cursor for event in seen] == [f"1-{number}" for number in range(len(seen))]
+    assert seen[-1].terminal
 
 
 def test_previews_come_as_they_are_made_and_are_not_kept():

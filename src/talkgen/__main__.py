@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 3 deferred.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 COMMANDS = (run, doctor, fetch, tasks, storage)
+
+# Without a handler its warnings of another try would stand as bare words between the progress.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

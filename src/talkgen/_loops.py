@@ -27,7 +27,7 @@ def call_soon(token: EventLoopToken, function: Callable[[], object]) -> None:
     called from the loop's own thread. A loop that has ended has nobody left to tell: nothing
     happens then.
     """
-    if token is _running():
+    if token == _running():
         function()  # waking a loop from outside costs a system call
         return
     loop: Any = token.native_token

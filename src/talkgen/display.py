@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from talkgen.events import Degraded, Error, Heartbeat, Preview
 
@@ -36,6 +38,8 @@ __all__ = ["live", "progress"]
 UNSHOWN = (Degraded, Error, Heartbeat, Preview)
 
 POLLING = 0.1  # seconds between two looks at the histories
+WIDE = 100  # columns from which on a bar has room for the stage's name, too
+LONGEST = 16  # characters of a task's id that a bar shows in full
 
 
 class Sink(Protocol):
@@ -49,7 +53,8 @@ class Sink(Protocol):
 async def progress(run: Run, console: Console | None = None) -> None:
     """Show a run until it has ended: a live bar on a terminal, a line per step elsewhere.
 
-    Does not raise the run's error: await the run for its result.
+    The bar says the message, the time that has passed and the time that is expected; on 100 columns
+    or more, the stage, too. Does not raise the run's error: await the run for its result.
 
     Args:
         run: The run.
@@ -78,7 +83,8 @@ def live(pipeline: Pipeline, console: Console | None = None) -> Iterator[None]:
 
 def _sink(console: Console | None, *, named: bool) -> AbstractContextManager[Sink]:
     console = console or Console(stderr=True)
-    return _Bars(console, named) if console.is_terminal else _Lines(console, named)
+    bars = console.is_terminal and not console.is_dumb_terminal
+    return _Bars(console, named) if bars else _Lines(console, named)
 
 
 @attrs.define(eq=False)
@@ -112,16 +118,9 @@ class _Bars:
     """A bar for each run."""
 
     def __init__(self, console: Console, named: bool) -> None:
-        columns = (
-            TaskProgressColumn(),
-            BarColumn(),
-            TextColumn("{task.description}", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        self._progress = Progress(*columns, console=console)
+        self._progress = Progress(*_columns(console.width), console=console, expand=True)
         self._named = named
-        self._bars: dict[str, TaskID] = {}
+        self._bars: dict[tuple[str, int], TaskID] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -131,16 +130,47 @@ class _Bars:
         self._progress.stop()
 
     def show(self, event: Event) -> None:
-        if event.task_id not in self._bars:
-            self._bars[event.task_id] = self._progress.add_task("", total=100)
+        if isinstance(event, Heartbeat):
+            return
         if isinstance(event, Degraded):
             line, console = _line(event), self._progress.console
             console.print(line, style="yellow", markup=False, highlight=False)
-        message = f"{event.task_id[:8]} {event.message}" if self._named else event.message
-        bar = self._bars[event.task_id]
-        self._progress.update(bar, completed=event.progress, description=message)
+        message = f"{_short(event.task_id)} {event.message}" if self._named else event.message
+        bar = self._bar(event)
+        self._progress.update(bar, completed=event.progress, description=message, stage=event.stage)
         if event.terminal:
             self._progress.stop_task(bar)
+
+    def _bar(self, event: Event) -> TaskID:
+        run = event.task_id, event.attempt
+        if run not in self._bars:
+            self._make_room()
+            self._bars[run] = self._progress.add_task("", total=100, stage="")
+        return self._bars[run]
+
+    def _make_room(self) -> None:
+        """Where the terminal is full, the oldest run that has ended becomes a line above."""
+        bars, console = self._progress.tasks, self._progress.console
+        over = next((bar for bar in bars if bar.stop_time is not None), None)
+        if over is not None and len(bars) >= console.height - 1:
+            line = f"{over.completed:3.0f}% {over.description}"
+            console.print(line, markup=False, highlight=False)
+            self._progress.remove_task(over.id)
+
+
+def _columns(width: int) -> Iterator[ProgressColumn]:
+    """Those with a ratio share what the others leave, so that no long message pushes them out."""
+    yield TaskProgressColumn()
+    yield BarColumn(None, table_column=Column(ratio=1))
+    if width >= WIDE:
+        yield TextColumn("{task.fields[stage]}", markup=False, table_column=_text(ratio=2))
+    yield TextColumn("{task.description}", markup=False, table_column=_text(ratio=3))
+    yield TimeElapsedColumn()
+    yield TimeRemainingColumn()
+
+
+def _text(ratio: int) -> Column:
+    return Column(ratio=ratio, no_wrap=True, overflow="ellipsis")
 
 
 class _Watcher:
@@ -149,7 +179,7 @@ class _Watcher:
     def __init__(self, tracker: ProgressTracker, sink: Sink) -> None:
         self._tracker, self._sink = tracker, sink
         over = (history for history in tracker.histories() if history.ended)
-        self._seen: dict[History, int] = {history: len(history.events) for history in over}
+        self._seen = {history: len(history.events) for history in over}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="talkgen-live", daemon=True)
         self._thread.start()
@@ -163,16 +193,27 @@ class _Watcher:
         last = False
         while not last:
             last = self._stopped.wait(POLLING)
-            for history in self._tracker.histories():
-                self._show(history)
+            self._look()
 
-    def _show(self, history: History) -> None:
+    def _look(self) -> None:
+        histories = self._tracker.histories()
+        for dropped in self._seen.keys() - set(histories):
+            self._show(dropped)  # what it had still to tell
+        self._seen = {history: self._show(history) for history in histories}
+
+    def _show(self, history: History) -> int:
+        """Show what is new; how many of its events have been seen."""
         seen = self._seen.get(history, 0)
         events = history.events[seen:]
-        self._seen[history] = seen + len(events)
         for event in events:
             self._sink.show(event)
+        return seen + len(events)
 
 
 def _line(event: Event) -> str:
     return f"{event.progress:3d}% {event.message}"
+
+
+def _short(task_id: str) -> str:
+    """Enough to know it by: ids that count up differ at their end."""
+    return task_id if len(task_id) <= LONGEST else f"{task_id[:8]}…{task_id[-4:]}"

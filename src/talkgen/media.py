@@ -539,7 +539,7 @@ class Video:
             talkgen.errors.FileMissing: The file is gone, or not published yet.
         """
         target = Path(path)
-        await anyio.to_thread.run_sync(_check_target, target)
+        await anyio.to_thread.run_sync(check_target, target)
         data = await self.aread()
         await anyio.to_thread.run_sync(_write_whole, target, data)
         return target
@@ -550,8 +550,9 @@ class Video:
 
         facts = f"{self.file.name}, {self.duration:.1f} s, {self.size[0]}x{self.size[1]}"
         if self.reader is None or self.file.size > LARGEST_INLINE:
-            unseen = "" if self.url else " (video.save('video.mp4') writes it into a file)"
-            return html.link(self.url, facts + unseen)
+            if not self.url.startswith("http"):  # a notebook's page cannot lead to a file
+                facts += " (video.save('video.mp4') writes it into a file)"
+            return html.link(self.url, facts)
         data = self.read()
         poster = Image(codecs.first_frame(data)).thumbnail_url()
         return html.player(html.data_url(data, "video/mp4"), self.size, poster=poster)
@@ -702,7 +703,13 @@ def _in_own_loop(function: Callable[..., Awaitable[R]], *args: Any) -> R:
         return thread.submit(anyio.run, function, *args).result()
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
+    """Refuse what no video can be written to; for callers who want to know before they make one.
+
+    Raises:
+        IsADirectoryError: The path is a folder.
+        FileNotFoundError: Its folder does not exist.
+    """
     if path.is_dir():
         raise IsADirectoryError(
             errno.EISDIR, "The video is one file: add a file name to this folder", str(path)

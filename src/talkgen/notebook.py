@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from talkgen import html
 from talkgen.errors import TalkgenError
-from talkgen.events import Preview
+from talkgen.events import Heartbeat, Preview
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
@@ -38,10 +38,14 @@ class Watchable(Protocol):
         ...
 
 
-def show(run: Watchable) -> None:
+def show(run: Watchable, outcome: Result | BaseException | None) -> None:
     """Display a run in the cell that is running; elsewhere than in a kernel, print it.
 
     The output is brought up to date until the run has ended, also while later cells run.
+
+    Args:
+        run: The run.
+        outcome: Its result or its error, where it has ended: that is shown at once then.
     """
     if not _in_kernel():
         print(repr(run))  # noqa: T201 - what IPython does at a terminal
@@ -49,7 +53,10 @@ def show(run: Watchable) -> None:
     from IPython.display import DisplayHandle
 
     handle = DisplayHandle()
-    handle.display(_bundle(run, html.bar(0, "Starting")), raw=True)
+    page = html.bar(0, "Starting") if outcome is None else _page(outcome)
+    handle.display(_bundle(run, page), raw=True)
+    if outcome is not None:
+        return
     # Without the cell's context: what is shown then belongs to the cell that runs at the time,
     # to which every front end listens; some have stopped listening to this one when it has ended.
     following = asyncio.get_running_loop().create_task(_follow(run, handle), context=Context())
@@ -73,17 +80,29 @@ def _in_kernel() -> bool:
 async def _follow(run: Watchable, handle: DisplayHandle) -> None:
     picture = ""
     async for event in run:
+        if isinstance(event, Heartbeat):
+            continue
         if isinstance(event, Preview):
             size = (event.image.width, event.image.height)
             picture = html.picture(event.url, size)
         page = html.below(html.bar(event.progress, event.message), picture)
         handle.update(_bundle(run, page), raw=True)
     try:
-        result = await run
-        page = await anyio.to_thread.run_sync(result._repr_html_)
+        outcome: Result | BaseException = await run
     except TalkgenError as error:
-        page = html.failure(str(error), error.hint)
+        outcome = error
+    page = await anyio.to_thread.run_sync(_page, outcome)
     handle.update(_bundle(run, page), raw=True)
+
+
+def _page(outcome: Result | BaseException) -> str:
+    """What a run has come to."""
+    try:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome._repr_html_()
+    except TalkgenError as error:
+        return html.failure(str(error), error.hint)
 
 
 def _bundle(run: Watchable, page: str) -> dict[str, str]:

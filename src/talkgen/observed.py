@@ -96,7 +96,8 @@ class Gauges:
     def _utilization(self) -> Iterator[tuple[float, dict[str, str]]]:
         for device in self._scheduler.stats().devices:
             with self._lock:
-                yield self._percent(device, self._clock()), {"device": device.name}
+                percent = self._percent(device, self._clock())
+            yield percent, {"device": device.name}
 
     def _percent(self, device: DeviceStats, now: float) -> float:
         if device.busy_seconds is None:

@@ -236,6 +236,7 @@ class Pipeline:
 
         Raises:
             RuntimeError: The event loop is not asyncio's.
+            ValueError: As `Pipeline()`, or the settings' D-ID key is none.
         """
         try:
             loop = asyncio.get_running_loop()
@@ -244,26 +245,24 @@ class Pipeline:
                 "Pipeline.open() needs asyncio; use 'async with Pipeline() as pipeline: ...'"
             ) from None
         pipeline = cls(stages, **options)
-        opened = anyio.Event()
+        opened = asyncio.Event()
         # A task of its own: what opens a task group must be the one to close it.
         host = loop.create_task(pipeline._stay_open(opened), name="talkgen pipeline")
+        host.add_done_callback(lambda _: opened.set())
         try:
             await opened.wait()
         except asyncio.CancelledError:
             host.cancel()
             raise
         if host.done():
-            await host  # it could not be opened, and says why
+            await host  # it could not be opened
         pipeline._host = host
         return pipeline
 
-    async def _stay_open(self, opened: anyio.Event) -> None:
-        try:
-            async with self:
-                opened.set()
-                await self._closing.wait()
-        finally:
+    async def _stay_open(self, opened: asyncio.Event) -> None:
+        async with self:
             opened.set()
+            await self._closing.wait()
 
     async def aclose(self) -> None:
         """Close a pipeline that `open` opened, after its runs have ended."""

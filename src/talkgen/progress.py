@@ -6,6 +6,7 @@ and everybody sees the same.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from datetime import datetime, timedelta
@@ -40,6 +41,7 @@ E = TypeVar("E", bound="Event")
 
 RETENTION = timedelta(minutes=60)
 HEARTBEAT = 30.0  # seconds without news
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # controls and ends of lines
 TURN = 32  # events that a reader takes before it lets others have theirs
 # Shared, as the events themselves are: a dict for each would have the garbage collector come twice
 # as often, and while it works nobody is told anything.
@@ -93,7 +95,7 @@ class History:
             kind: Its class.
             stage: The step of the work.
             progress: Per cent; one lower than the last is raised to it.
-            message: For people, one line.
+            message: For people; becomes one line, without what would steer a terminal.
             metadata: Facts, JSON only.
             **facts: What the class has beside the common fields.
 
@@ -112,14 +114,15 @@ class History:
                 timestamp=self.clock(),
                 stage=stage,
                 progress=max(int(progress), last.progress if last else 0),
-                message=message,
+                message=message if message.isprintable() else UNSEEN.sub(" ", message),
                 metadata=metadata or NOTHING,
                 **facts,
             )
             self.events.append(event)
+            waiting = self._all_leave()
             if event.terminal:
                 self.aside = None
-            waiting = self._all_leave()
+                self._audiences.clear()  # a kept history keeps no event loop
         _wake(waiting)
         return event
 
@@ -138,9 +141,18 @@ class History:
             waiting = self._all_leave()
         _wake(waiting)
 
-    def more(self, seen: int, aside: Event | None) -> bool:
-        """There is more than a reader has seen: `seen` events, and this one of those aside."""
-        return len(self.events) > seen or (self.aside is not None and self.aside is not aside)
+    def next(self, seen: int, aside: Event | None) -> Event | None:
+        """What comes next for a reader, from any thread; None where nothing does yet.
+
+        Args:
+            seen: How many events it has seen.
+            aside: The last that it has seen of those aside. A newer one comes right behind the
+                event whose number it has, or never: it would take the reader back.
+        """
+        newest = self.aside  # asked first: the terminal event takes it away
+        if newest is not None and newest is not aside and newest.sequence == seen - 1:
+            return newest
+        return self.events[seen] if len(self.events) > seen else None
 
     def audience(self, token: EventLoopToken) -> _Audience:
         """Those who wait in this event loop."""
@@ -150,17 +162,17 @@ class History:
     def join(
         self, audience: _Audience, waiter: Waiter, seen: int, aside: Event | None, heartbeat: float
     ) -> bool:
-        """Have somebody woken who has not seen more than that; False when there is more already.
+        """Have somebody woken when something comes next; False when it is there already.
 
         Args:
             audience: Of the event loop that runs here.
             waiter: Whom to wake.
-            seen: See `more`.
-            aside: See `more`.
+            seen: See `next`.
+            aside: See `next`.
             heartbeat: Seconds without news until those who wait get a `Heartbeat`.
         """
         with self._lock:
-            if self.more(seen, aside):
+            if self.next(seen, aside) is not None:
                 return False
             if not audience.waiting:
                 audience.since = monotonic()
@@ -231,7 +243,7 @@ class Subscription:
     """Reads a history from its beginning, or after a cursor, up to its terminal event.
 
     An iterator without anything to close: leaving it at any moment leaves nothing behind. One
-    task reads it at a time, all of them in the same event loop.
+    task reads it at a time; the next may do so in another event loop.
     """
 
     def __init__(self, history: History, *, seen: int = 0, heartbeat: float = HEARTBEAT) -> None:
@@ -256,28 +268,32 @@ class Subscription:
     async def __anext__(self) -> Event:
         if self._ended:
             raise StopAsyncIteration
-        history = self._history
-        if history.more(self._seen, self._aside):
-            if self._seen % TURN == 0:
-                await anyio.lowlevel.checkpoint()
-        else:
-            audience, own = self._seat = self._seat or self._seated()
-            try:
-                while history.join(audience, own, self._seen, self._aside, self._heartbeat):
-                    await own.until_woken()
-            except BaseException:
-                history.leave(audience, own)
-                raise
-        aside = history.aside  # asked first: the terminal event takes it away
-        if self._seen == len(history.events):
-            return await self._taken_aside(aside)
-        event = history.events[self._seen]
+        if self._next is None:
+            await self._wait()
+        elif self._seen % TURN == 0:
+            await anyio.lowlevel.checkpoint()
+        event = self._next
+        assert event is not None  # noqa: S101 - what comes next gives way to the newest only
+        if isinstance(event, Heartbeat | Preview):
+            return await self._taken_aside(event)
         self._seen += 1
         self._ended = event.terminal
         return event
 
-    async def _taken_aside(self, event: Event | None) -> Event:
-        assert event is not None  # noqa: S101 - there is nothing else that could be new
+    @property
+    def _next(self) -> Event | None:
+        return self._history.next(self._seen, self._aside)
+
+    async def _wait(self) -> None:
+        history, (audience, own) = self._history, self._seated()
+        try:
+            while history.join(audience, own, self._seen, self._aside, self._heartbeat):
+                await own.until_woken()
+        except BaseException:
+            history.leave(audience, own)
+            raise
+
+    async def _taken_aside(self, event: Heartbeat | Preview) -> Event:
         if isinstance(event, Preview):
             await anyio.to_thread.run_sync(getattr, event, "url")
         self._aside = event
@@ -286,7 +302,9 @@ class Subscription:
     def _seated(self) -> tuple[_Audience, Waiter]:
         """Its place among those who wait in the event loop that runs here."""
         token = anyio.lowlevel.current_token()
-        return self._history.audience(token), waiter(token)
+        if self._seat is None or self._seat[0].token != token:
+            self._seat = self._history.audience(token), waiter(token)
+        return self._seat
 
 
 class ProgressTracker:

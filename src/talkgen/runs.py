@@ -127,7 +127,7 @@ class Run:
 
     def _ipython_display_(self) -> None:
         """In a notebook: a live bar, and the video at the end."""
-        notebook.show(self)
+        notebook.show(self, self._result or self._error)
 
     def __aiter__(self) -> Subscription:
         return self._workshop.subscribe(self.history)

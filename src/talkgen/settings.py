@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Settings"]
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 BIREFNET_VARIANTS = (
     "general",
@@ -29,31 +31,35 @@ BIREFNET_VARIANTS = (
 )
 YES = frozenset({"1", "true", "yes", "on"})
 NO = frozenset({"0", "false", "no", "off"})
+CENTURY = 36_525  # days
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
-def _positive(kind: Callable[[Any], T]) -> Callable[[Any], T]:
-    def parse(value: Any) -> T:
-        number = kind(value)
-        if not 0 < number < float("inf"):  # type: ignore[operator]  # int or float
-            raise ValueError("must be a number above 0")
+def _number(kind: type[N], allowed: Callable[[N], bool], words: str) -> Callable[[Any], N]:
+    def parse(value: Any) -> N:
+        try:
+            number = kind(value)
+        except (TypeError, ValueError, OverflowError):
+            number = None
+        if number is None or not allowed(number):
+            raise ValueError(f"must be {words}")
         return number
 
     return parse
 
 
-def _not_negative(value: Any) -> float:
-    number = float(value)
-    if not 0 <= number < float("inf"):
-        raise ValueError("must be 0 or a number above it")
-    return number
+def _positive(kind: type[N]) -> Callable[[Any], N]:
+    noun = "a whole number" if kind is int else "a number"
+    return _number(kind, lambda number: 0 < number < inf, f"{noun} above 0")
 
 
-def _fraction(value: Any) -> float:
-    number = float(value)
-    if not 0 <= number <= 1:
-        raise ValueError("must be between 0 and 1")
-    return number
+def _time(most: int) -> Callable[[Any], float]:
+    """A time that dates can be reckoned with."""
+    return _number(float, lambda number: 0 < number <= most, f"a number above 0 and at most {most}")
+
+
+_not_negative = _number(float, lambda number: 0 <= number < inf, "0 or a number above it")
+_fraction = _number(float, lambda number: 0 <= number <= 1, "a number between 0 and 1")
 
 
 def _one_of(*words: str) -> Callable[[Any], str]:
@@ -99,7 +105,7 @@ def _var(name: str, default: Any, parse: Callable[[Any], Any], help_text: str) -
     def convert(value: Any) -> Any:
         try:
             return parse(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:  # the last: nobody's home folder
             raise ValueError(f"{name}={value!r}: {error}") from None
 
     return environ.var(default, name=name, converter=convert, help=help_text)
@@ -114,7 +120,7 @@ def _secret(value: Any) -> Secret | None:
 
 
 def _optional(parse: Callable[[Any], T]) -> Callable[[Any], T | None]:
-    return lambda value: None if value in {None, ""} else parse(value)
+    return lambda value: None if value in (None, "") else parse(value)
 
 
 @environ.config(prefix="", frozen=True)
@@ -190,22 +196,22 @@ class Settings:
     )
     storage_root: Path | None = _var("STORAGE_ROOT", None, _path, "where files are kept")
     retention_uploads_days: float = _var(
-        "STORAGE_RETENTION_UPLOADS_DAYS", 7.0, _positive(float), "how long originals are kept"
+        "STORAGE_RETENTION_UPLOADS_DAYS", 7.0, _time(CENTURY), "how long originals are kept"
     )
     retention_processed_days: float = _var(
-        "STORAGE_RETENTION_PROCESSED_DAYS", 3.0, _positive(float), "how long cut-outs are kept"
+        "STORAGE_RETENTION_PROCESSED_DAYS", 3.0, _time(CENTURY), "how long cut-outs are kept"
     )
     retention_videos_days: float = _var(
-        "STORAGE_RETENTION_VIDEOS_DAYS", 30.0, _positive(float), "how long videos are kept"
+        "STORAGE_RETENTION_VIDEOS_DAYS", 30.0, _time(CENTURY), "how long videos are kept"
     )
     min_free_space_gb: float = _var(
         "STORAGE_MIN_FREE_SPACE_GB", 5.0, _positive(float), "below it no run starts"
     )
     progress_retention_minutes: float = _var(
-        "PROGRESS_RETENTION_MINUTES", 60.0, _positive(float), "histories after their end"
+        "PROGRESS_RETENTION_MINUTES", 60.0, _time(CENTURY * 24 * 60), "histories after their end"
     )
     progress_cleanup_interval_minutes: float = _var(
-        "PROGRESS_CLEANUP_INTERVAL_MINUTES", 60.0, _positive(float), "without effect"
+        "PROGRESS_CLEANUP_INTERVAL_MINUTES", 60.0, _time(CENTURY * 24 * 60), "without effect"
     )
     cache_megabytes: float = _var(
         "TALKGEN_CACHE_MEGABYTES", 1024.0, _not_negative, "kept for photos that come again"

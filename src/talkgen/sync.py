@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from talkgen.events import Heartbeat, Preview
 from talkgen.pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from talkgen.draft import Result
     from talkgen.events import Event
+    from talkgen.progress import History
 
 __all__ = ["SyncRun", "iter_sync", "run_sync"]
 
@@ -26,17 +28,16 @@ __all__ = ["SyncRun", "iter_sync", "run_sync"]
 class SyncRun:
     """A run in a thread of its own: iterate over it for its events, ask it for its result.
 
-    As often as wanted, from any thread. Leaving the iteration does not cancel the run; a program
-    that ends waits for it.
+    As often as wanted, from any thread. Leaving the iteration does not cancel the run, and a
+    program that ends waits for it; an interrupt (Ctrl-C) of whoever waits for it does.
     """
 
     def __init__(self, pipeline: Pipeline, image: Any, speech: Any, task_id: str | None) -> None:
         """Made by `iter_sync`."""
-        self._events: list[Event] = []
-        self._aside: Event | None = None
+        self._history: History | None = None  # None until it has started
         self._changed = threading.Condition()
         self._cancelled = threading.Event()
-        self._stop = self._cancelled.set
+        self._stop: Callable[[], object] = self._cancelled.set
         work = partial(anyio.run, self._work, pipeline, image, speech, task_id)
         # A thread of its own: a loop that runs in this one could not be waited for from inside.
         executor = ThreadPoolExecutor(1, "talkgen-run")
@@ -45,12 +46,12 @@ class SyncRun:
         executor.shutdown(wait=False)
 
     def __iter__(self) -> Iterator[Event]:
-        seen, aside = 0, self._aside
-        while (event := self._next(seen, aside)) is not None:
-            if _kept(event):
-                seen += 1
-            else:
+        seen, aside = 0, self._history.aside if self._history else None
+        while (event := self._wait_for_next(seen, aside)) is not None:
+            if isinstance(event, Heartbeat | Preview):
                 aside = event
+            else:
+                seen += 1
             yield event
 
     def result(self) -> Result:
@@ -59,45 +60,46 @@ class SyncRun:
         Raises:
             TalkgenError: The run failed.
         """
-        return self._outcome.result()
+        with self._cancelled_by_interrupt():
+            return self._outcome.result()
 
     def cancel(self) -> None:
         """Ask it to stop; whoever asks for the result gets `RunCancelled`."""
+        self._cancelled.set()  # first: it may be about to start
         self._stop()
 
-    def _next(self, seen: int, aside: Event | None) -> Event | None:
-        """What comes after so many events, and after one that is not kept; None at the end."""
+    def _wait_for_next(self, seen: int, aside: Event | None) -> Event | None:
+        """What comes next for a reader, see `History.next`; None at the end."""
 
-        def more() -> bool:
-            return len(self._events) > seen or self._aside is not aside
+        def coming() -> Event | None:
+            return self._history.next(seen, aside) if self._history else None
 
-        with self._changed:
-            self._changed.wait_for(lambda: more() or self._outcome.done())
-            if len(self._events) > seen:
-                return self._events[seen]
-            return self._aside if more() else None
+        with self._cancelled_by_interrupt(), self._changed:
+            self._changed.wait_for(lambda: coming() is not None or self._outcome.done())
+            return coming()
+
+    @contextmanager
+    def _cancelled_by_interrupt(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
 
     async def _work(self, pipeline: Pipeline, image: Any, speech: Any, task: str | None) -> Result:
         async with pipeline:
             run = pipeline.start(image, speech, task_id=task)
+            self._history = run.history
             self._stop = partial(call_soon, current_token(), run.cancel)
             if self._cancelled.is_set():
                 run.cancel()
-            async for event in run:
-                self._tell(event)
+            async for _ in run:
+                self._tell()
             return await run
 
-    def _tell(self, event: Event | None = None) -> None:
+    def _tell(self) -> None:
         with self._changed:
-            if event is not None and _kept(event):
-                self._events.append(event)
-            elif event is not None:
-                self._aside = event
             self._changed.notify_all()
-
-
-def _kept(event: Event) -> bool:
-    return not isinstance(event, Heartbeat | Preview)
 
 
 def iter_sync(
@@ -141,9 +143,4 @@ def run_sync(
     Raises:
         TalkgenError: The run failed.
     """
-    run = iter_sync(image, speech, task_id=task_id, pipeline=pipeline)
-    try:
-        return run.result()
-    except KeyboardInterrupt:
-        run.cancel()
-        raise
+    return iter_sync(image, speech, task_id=task_id, pipeline=pipeline).result()

@@ -43,6 +43,7 @@ __all__ = [
     "batch",
     "here",
     "load",
+    "loading",
     "model",
     "request",
     "resend",
@@ -178,6 +179,19 @@ def batch(
     }
     known = [caller for caller in callers if caller is not None]
     return _span(f"talkgen.batch {_family(key)}", attributes, callers=known)
+
+
+def loading(caller: Any, key: str, device: str) -> AbstractContextManager[Span]:
+    """A model being loaded in a worker's thread: below the call that needs it.
+
+    Args:
+        caller: What `here` gave to it.
+        key: The model's.
+        device: Where it will run.
+    """
+    attributes = {"talkgen.model": key, "talkgen.device": device}
+    known = [] if caller is None else [caller]
+    return _span(f"talkgen.load {_family(key)}", attributes, callers=known)
 
 
 def here() -> Context | None:

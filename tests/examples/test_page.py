@@ -20,6 +20,7 @@ import PIL.Image
 import pytest
 from websockets.sync.client import connect
 
+from talkgen.errors import InsufficientCredits
 from talkgen.generators.local import LocalGenerator
 
 pytestmark = pytest.mark.slow
@@ -56,9 +57,10 @@ class Page:
         return told["result"].get("value")
 
     def until(self, script):
-        """Wait until an expression is true."""
+        """Wait until an expression is true; in a page that is loading, parts are missing."""
         end = time.monotonic() + SECONDS
-        while not (value := self.evaluate(script)):
+        attempt = f"(() => {{ try {{ return {script}; }} catch {{ return false; }} }})()"
+        while not (value := self.evaluate(attempt)):
             assert time.monotonic() < end, (script, self.evaluate("document.body.innerText"))
             time.sleep(0.05)
         return value
@@ -218,7 +220,99 @@ def test_what_goes_wrong_is_said_with_advice(page, site, tmp_path, speech_path):
     assert "Nobody was found" in page.evaluate("document.querySelector('#trouble').innerText")
     assert "well-lit" in page.evaluate("document.querySelector('#trouble').innerText")
     page.open(f"{site.http.base_url}#no-such-task")
+    page.until("document.querySelector('#trouble').innerText.includes('not known here')")
+
+
+def filled(page, site, portrait_path, speech_path):
+    """The page with both files chosen."""
+    page.open(str(site.http.base_url))
+    page.choose("input[name=image]", portrait_path)
+    page.choose("input[name=audio]", speech_path)
+    page.until("!document.querySelector('#make').disabled")
+
+
+@attrs.frozen
+class OutOfCredits:
+    """A generator that nobody has paid for."""
+
+    accepts_text = False
+    key = "unpaid"
+
+    async def generate(self, portrait, speech, context):
+        raise InsufficientCredits("The credits are used up.")
+
+
+def test_a_second_try_shows_nothing_of_the_first(page, serve, portrait_path, speech_path):
+    with serve(generator=OutOfCredits()) as site:
+        filled(page, site, portrait_path, speech_path)
+        page.evaluate("document.querySelector('#make').click()")
+        page.until("!document.querySelector('#trouble').hidden")
+        assert "used up" in page.evaluate("document.querySelector('#trouble').innerText")
+        page.until("document.querySelector('#preview').src.startsWith('data:image')")
+        again = "document.querySelector('#make').click(), document.querySelector('#preview').hidden"
+        assert page.evaluate(again)
+
+
+def test_a_microphone_that_is_denied_is_no_end(page, site):
+    page.open(str(site.http.base_url))
+    page.evaluate("""
+      window.asked = [];
+      navigator.mediaDevices.getUserMedia = () =>
+        new Promise((given, denied) => { asked.push({ given, denied }); });
+    """)
+    click = "document.querySelector('#record').click()"
+    page.evaluate(f"{click}; {click}")
+    assert page.evaluate("asked.length") == 1, "who is asked is not asked again"
+    page.evaluate("asked[0].denied(new DOMException('Permission denied', 'NotAllowedError'))")
     page.until("!document.querySelector('#trouble').hidden")
+    told = page.evaluate("document.querySelector('#trouble').innerText")
+    assert "The microphone cannot be used." in told
+    assert "Permission denied" in told
+    page.evaluate(click)
+    page.until("asked.length === 2")
+
+
+def test_nothing_is_sent_while_it_records(page, site, portrait_path, speech_path):
+    filled(page, site, portrait_path, speech_path)
+    page.evaluate("document.querySelector('#record').click()")
+    page.until("document.querySelector('#record').classList.contains('recording')")
+    assert page.evaluate("document.querySelector('#make').disabled")
+    page.evaluate("document.querySelector('#record').click()")
+    page.until("!document.querySelector('#make').disabled")
+    assert page.evaluate("document.querySelector('[name=audio]').files[0].name") == "Your recording"
+
+
+def test_a_folded_field_that_is_wrong_is_shown(page, site, portrait_path, speech_path):
+    filled(page, site, portrait_path, speech_path)
+    page.evaluate("document.querySelector('[name=conf_threshold]').value = '7'")
+    page.evaluate("document.querySelector('#make').click()")
+    assert page.evaluate("document.querySelector('details').open")
+    page.evaluate("document.querySelector('[name=conf_threshold]').value = '0.33'")
+    assert page.evaluate("document.querySelector('form').checkValidity()")
+
+
+def test_names_of_files_are_text(page, site, portrait_path, tmp_path):
+    named = tmp_path / "<img src=x onerror=document.title=1>.png"
+    named.write_bytes(portrait_path.read_bytes())
+    page.open(str(site.http.base_url))
+    page.choose("input[name=image]", named)
+    page.until("document.querySelector('.filled .name').textContent !== ''")
+    assert page.evaluate("document.querySelector('.filled .name').textContent") == named.name
+    assert page.evaluate("document.querySelectorAll('.name *').length") == 0
+
+
+def test_a_file_that_misses_the_cards_does_not_replace_the_page(page, site):
+    page.open(str(site.http.base_url))
+    drop = "document.body.dispatchEvent(new DragEvent('{}', {{bubbles: true, cancelable: true}}))"
+    for kind in ("dragover", "drop"):
+        assert page.evaluate(drop.format(kind)) is False, "the browser would open it"
+
+
+def test_another_tasks_address_opens_that_task(page, site):
+    page.open(str(site.http.base_url))
+    task = site.post().json()["task_id"]
+    page.evaluate(f"location.hash = '{task}'")
+    page.until("document.querySelector('#video').readyState === 4")
 
 
 # The client of the original service, as its documentation has it.

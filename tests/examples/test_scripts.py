@@ -15,6 +15,7 @@ import pytest
 
 from talkgen import Image, LocalScheduler, MemoryStorage, Pipeline, Speech, codecs
 from talkgen.generators.local import LocalGenerator
+from talkgen.testing import check_stage
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -50,7 +51,10 @@ def batch(folder, output):
     )
 
 
-def test_a_batch_that_was_killed_goes_on(folder, tmp_path):
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_a_batch_that_was_killed_goes_on(folder, tmp_path, how):
     output = tmp_path / "out"
     first = batch(folder, output)
     begun = output / ".talkgen" / ".staging"
@@ -59,8 +63,10 @@ def test_a_batch_that_was_killed_goes_on(folder, tmp_path):
         assert first.poll() is None, first.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    first.send_signal(signal.SIGKILL)
+    first.send_signal(how)
     first.communicate()
+    assert first.returncode == -how
+    assert any(begun.iterdir()), "what was begun was discarded"
 
     second = batch(folder, output)
     _, complaints = second.communicate(timeout=100)
@@ -75,6 +81,42 @@ def test_a_batch_that_was_killed_goes_on(folder, tmp_path):
     third = batch(folder, output)
     told, complaints = third.communicate(timeout=60)
     assert (third.returncode, told) == (0, ""), complaints
+
+
+def test_a_batch_names_what_it_cannot_use_and_goes_on(folder, tmp_path):
+    short = (folder / "carl.wav").read_bytes()
+    (folder / "anna.jpg").write_bytes((folder / "anna.png").read_bytes())
+    (folder / "carl.wav").rename(folder / "carl.WAV")
+    (folder / "folder.png").mkdir()
+    (folder / "empty.png").touch()
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    for name in ("folder", "empty", "gone"):
+        (folder / f"{name}.wav").write_bytes(short)
+    (folder / "nobody.png").unlink()
+    done = batch(folder, tmp_path / "out")
+    told, complaints = done.communicate(timeout=100)
+    assert done.returncode == 1
+    assert len(told.splitlines()) == 2
+    assert {path.stem for path in (tmp_path / "out").glob("*.mp4")} == {"Bérénice B.", "carl"}
+    assert "anna: more than one photo" in complaints
+    for name in ("folder.png: ", "empty.png: ", "gone.png: "):
+        assert name in complaints
+    assert "Traceback" not in complaints
+
+
+@pytest.mark.parametrize("script", ["batch/batch.py", "custom_stage/grade.py"])
+def test_a_script_says_what_it_wants(script):
+    called = subprocess.run(
+        [sys.executable, str(EXAMPLES / script), "nowhere"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert called.returncode == 1
+    assert f"python {Path(script).name} " in called.stderr
+    assert "Traceback" not in called.stderr
 
 
 # --- a stage of one's own ----------------------------------------------------------------------
@@ -94,6 +136,10 @@ async def test_the_stage_changes_colours_and_keeps_the_edges(grade, anyio_backen
     assert (graded[..., 3] == pixels[..., 3]).all()
     assert (graded[..., :3] == round(200 * 0.2126)).all()
     assert "grading_complete" in result.stages_completed
+
+
+async def test_the_stage_keeps_the_contract(grade, anyio_backend):
+    await check_stage(grade["Grade"](), np.full((8, 8, 4), 128, np.uint8))
 
 
 async def test_the_stage_runs_among_the_others(grade, anyio_backend, portrait_path, speech_path):

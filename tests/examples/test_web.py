@@ -4,23 +4,32 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+import anyio
+import attrs
 import httpx
 import numpy as np
 import pytest
+from httpx_sse import EventSource
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from studio import wire
 from studio.config import Config
-from talkgen import Image, codecs
+from studio.host import Host
+from studio.options import Options
+from studio.orders import Orders
+from talkgen import Image, codecs, errors, events
 from talkgen.generators.did import Clock, DIdGenerator, Polling
 from talkgen.testing import FakeDId
 from talkgen.testing.fake_did import Fault
@@ -65,6 +74,13 @@ def test_the_video_is_there_whole_and_in_parts(site, made):
     assert part.headers["content-range"] == f"bytes 4-7/{len(whole.content)}"
     beyond = site.http.get(made["video_url"], headers={"Range": "bytes=999999999-"})
     assert beyond.status_code == 416
+
+
+def test_the_head_of_a_video_can_be_asked_for(site, made):
+    head = site.http.head(made["video_url"])
+    assert (head.status_code, head.content) == (200, b"")
+    assert int(head.headers["content-length"]) > 1000
+    assert head.headers["accept-ranges"] == "bytes"
 
 
 def test_the_poster_is_the_videos_first_picture(site, made):
@@ -315,6 +331,17 @@ def test_slow_uploads_are_refused(serve):
             assert b" 408 " in socket.recv(1000)
 
 
+def test_an_upload_that_breaks_off_is_no_error_of_the_server(serve, capfd):
+    head = "POST /api/pipeline/generate HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+    kind = "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+    with serve(max_tasks=1) as site:
+        with connection(site) as socket:
+            socket.sendall((head + kind).encode())
+            until(lambda: site.post(files={}).status_code == 503)
+        until(lambda: site.post(files={}).status_code != 503)  # its place is free again
+    assert "Exception" not in capfd.readouterr().err
+
+
 @contextmanager
 def connection(site):
     import socket
@@ -334,6 +361,114 @@ def test_more_tasks_than_there_is_room_for_are_asked_to_come_again(serve, gated)
         until(lambda: site.post(later=True).status_code == 202)
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://other.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "{own}", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "http://127.0.0.1:1", "Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "{own}"}, 422),
+        ({"Origin": "{own}", "Sec-Fetch-Site": "same-origin"}, 422),
+        ({"Origin": "https://in.front.example", "Sec-Fetch-Site": "same-origin"}, 422),
+        ({}, 422),
+    ],
+)
+def test_only_the_own_page_may_begin_tasks_in_a_browser(site, headers, status):
+    own = str(site.http.base_url)
+    told = {name: value.format(own=own) for name, value in headers.items()}
+    only_half = {"image": ("a", b"a")}
+    problem(site.http.post("/api/pipeline/generate", files=only_half, headers=told), status)
+
+
+def test_the_media_types_letters_may_be_large(site):
+    kind = {"Content-Type": "Multipart/Form-Data; boundary=x"}
+    told = site.http.post("/api/pipeline/generate", content=b"--x--\r\n", headers=kind)
+    assert "'image'" in problem(told, 422)["detail"]
+    kind = {"Content-Type": "multipart/form-data-not; boundary=x"}
+    problem(site.http.post("/api/pipeline/generate", content=b"--x--\r\n", headers=kind), 415)
+
+
+# --- what nobody is told -----------------------------------------------------------------------
+
+
+@attrs.frozen
+class Broken:
+    """A generator that fails with what only the operator should know."""
+
+    error: Exception = attrs.field(eq=False)
+    accepts_text = False
+    key = "broken"
+
+    async def generate(self, portrait, speech, context):
+        raise self.error
+
+
+SECRET = "/srv/private/weights.pt"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "word"),
+    [
+        (errors.ModelUnavailable(f"no {SECRET}", hint=f"look at {SECRET}"), 500, "error"),
+        (OSError(2, "No such file", SECRET), 500, "error"),
+        (errors.InsufficientStorage(f"{SECRET} needs more"), 507, "error"),
+        (errors.StorageUnavailable(f"no answer from {SECRET}"), 202, "deferred"),
+    ],
+)
+def test_texts_with_folders_stay_in_the_log(serve, caplog, error, status, word):
+    task = str(uuid4())
+    with serve(generator=Broken(error)) as site:
+        answer = site.post(task_id=task)
+        assert answer.status_code == status
+        with connect(f"{site.socket}/{task}") as socket:
+            heard = [*socket]
+        last = site.all_events(task)[-1]
+        told = [answer.text, *heard, last.data, site.status(task).text]
+    with serve(generator=Broken(error)) as site:  # from the journal
+        told += [one.data for one in site.all_events(task)]
+    assert last.event == word
+    assert not [text for text in told if "private" in text]
+    assert SECRET in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        ({"error_type": "ModelUnavailable"}, False),
+        ({"error_type": "StageFailed"}, False),
+        ({"backend": "detector"}, False),
+        ({"restored": True}, False),
+        ({"error_type": "OutOfMemory"}, True),
+        ({"action": "level", "level": 1, "device": "cpu"}, True),
+        ({}, True),
+    ],
+)
+def test_a_step_down_does_not_name_folders(metadata, told):
+    event = events.Degraded(
+        task_id="t",
+        attempt=1,
+        sequence=1,
+        timestamp=datetime.now(UTC),
+        stage="detection",
+        progress=20,
+        message=f"It has no weights: there is no file {SECRET}",
+        metadata=metadata,
+    )
+    assert (SECRET in json.dumps(wire.flat(event))) is told
+
+
+def test_answers_that_nobody_planned_are_careful_too(serve, tmp_path):
+    with serve() as site:
+        made = site.post().json()
+        (video,) = (tmp_path / "store" / "videos").glob("*.mp4")
+        video.unlink()
+        answer = site.http.get(made["video_url"])
+        assert answer.status_code in {404, 500}
+        assert str(tmp_path) not in answer.text
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
 # --- ids of the client's own -------------------------------------------------------------------
 
 
@@ -341,6 +476,7 @@ def test_a_repeated_request_joins_its_task_or_gets_its_result(serve, gated):
     task = str(uuid4())
     with serve(generator=gated) as site:
         assert site.begin(task_id=task) == site.begin(task_id=task) == task
+        assert problem(site.post(task_id=task, background="teal"), 409)
         gated.gate.set()
         first, second = site.post(task_id=task).json(), site.post(task_id=task).json()
         assert first["video_url"] == second["video_url"]
@@ -390,6 +526,10 @@ def test_a_new_server_remembers_what_became_of_tasks(serve, files):
         assert last.event == "error"
         assert last.json()["error_type"] == "NoPersonDetected"
         assert last.json()["hint"]
+        # A browser that does not close its EventSource comes again, and is sent away for good.
+        url = f"/api/pipeline/progress/{failed}/sse"
+        assert site.http.get(url, headers={"Last-Event-ID": last.id}).status_code == 204
+        assert site.http.get(url, headers={"Last-Event-ID": "1-0"}).status_code == 200
         assert site.http.delete("/nothing").status_code == 405
 
 
@@ -402,6 +542,61 @@ def test_the_command_stops_when_its_tasks_have_ended(tmp_path, files):
     assert (tmp_path / "videos" / f"{task}_final.mp4").exists()
 
 
+def test_a_follow_up_that_fails_is_tried_again(serve, monkeypatch):
+    tried = []
+
+    async def recover(host):
+        tried.append(host)
+        if len(tried) > 1:  # not the start's
+            raise RuntimeError("its pipeline was closed meanwhile")
+
+    monkeypatch.setattr(Host, "recover", recover)
+    with serve(recover_seconds=1) as site:
+        until(lambda: len(tried) > 2)
+        assert site.post().status_code == 200
+
+
+def test_options_of_another_version_do_not_keep_the_server_from_starting(serve, tmp_path, caplog):
+    orders = Orders(tmp_path / "store" / "orders.db")
+    anyio.run(orders.keep, "old", Options())
+    with closing(sqlite3.connect(orders.path)) as database, database:
+        database.execute("UPDATE orders SET options = '{\"colour\": 1}'")
+    with serve(recover_seconds=1) as site:
+        assert site.post().status_code == 200
+    assert "Task old was begun with options" in caplog.text
+
+
+STOP = {"TALKGEN_WEB_STOP_SECONDS": "1"}
+
+
+@pytest.mark.parametrize("environment", [STOP, pytest.param({}, marks=pytest.mark.slow)])
+def test_tasks_that_take_long_do_not_hold_the_server_up_and_are_not_lost(
+    tmp_path, files, environment
+):
+    with FakeDId(finish_after=1e6) as service:
+        arguments = ["-c", SERVER, service.base_url, service.api_key]
+        with process(arguments, tmp_path, **environment) as (url, server):
+            asked = {"files": files, "headers": {"Prefer": "respond-async"}, "timeout": 60}
+            links = httpx.post(f"{url}/api/pipeline/generate", **asked).json()["links"]
+            with httpx.stream("GET", url + links["events"], timeout=60) as answer:
+                next(EventSource(answer).iter_sse())
+                until(lambda: len(service.ledger.talks) == 1)
+                began = time.monotonic()
+                server.send_signal(signal.SIGINT)
+                if not environment:
+                    with pytest.raises(subprocess.TimeoutExpired):
+                        server.wait(1)  # it lets its tasks end
+                    server.send_signal(signal.SIGINT)
+                assert server.wait(20) == 1
+            assert time.monotonic() - began < 20, "it took as long as its tasks"
+        service.advance(1e6)
+        with process(arguments, tmp_path) as (url, _):
+            last = f"{url}{links['status']}"
+            told = until(lambda: _ended(httpx.get(last).json()))
+            assert told["event_type"] == "complete", told
+        assert len(service.ledger.talks) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("TALKGEN_WEB_PORT", "x"), ("TALKGEN_WEB_MAX_TASKS", "0")]
 )
@@ -412,17 +607,15 @@ def test_a_variable_that_is_no_good_is_named(monkeypatch, name, value):
 
 
 SERVER = """
-import os, sys, uvicorn
-from studio import metrics
-from studio.app import create_app
-from studio.config import Config
-from talkgen import Settings
+import sys
+from functools import partial
+from studio import __main__, app
 from talkgen.generators.did import Clock, DIdGenerator, Polling
 
-metrics.collect()
 url, key = sys.argv[1:]
 generator = DIdGenerator(key, base_url=url, clock=Clock(100.0), polling=Polling(first=1.0))
-uvicorn.run(create_app(Settings.from_env(), Config.from_env(), generator=generator), port=0)
+__main__.create_app = partial(app.create_app, generator=generator)
+__main__.main()
 """
 
 
@@ -475,6 +668,7 @@ def test_a_killed_server_is_followed_by_one_that_finishes_and_pays_once(tmp_path
             video = http.get(told["video_url"]).content
             assert codecs.first_frame(video).ndim == 3
             # The storage is counted now and then.
+            until(lambda: "storage_used_bytes" in http.get("/metrics").text)
             until(lambda: metric(http, "storage_used_bytes", tier="videos") > 0)
             assert metric(http, "pipeline_runs", outcome="completed") == 1
             assert metric(http, "pipeline_execution_time_seconds_count", outcome="completed") == 1
@@ -491,9 +685,11 @@ def metric(http, name, **labels):
     """What Prometheus scrapes of a metric: the sum of those that have the labels."""
     scraped = http.get("/metrics")
     assert scraped.headers["content-type"].startswith("text/plain")
-    return sum(
+    values = [
         sample.value
         for family in text_string_to_metric_families(scraped.text)
         for sample in family.samples
         if sample.name.removesuffix("_total") == name and labels.items() <= sample.labels.items()
-    )
+    ]
+    assert values, f"no {name}"
+    return sum(values)

@@ -148,6 +148,13 @@ def test_utilization_is_that_since_the_last_look(sdk):
         assert percent() == 25  # a scheduler that tells only the whole
 
 
+def test_who_stops_reading_half_way_holds_nobody_up():
+    gauges = Gauges(LocalScheduler(["cpu"]), MemoryStorage())
+    readings = gauges._utilization()
+    next(readings)
+    assert not gauges._lock.locked()
+
+
 async def test_utilization_of_a_device_at_work(anyio_backend, sdk):
     opened, now = threading.Event(), 0.0
     scheduler = LocalScheduler(["cpu"], clock=lambda: now)

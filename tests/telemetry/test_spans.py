@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from talkgen import GenerateVideo, Image, LocalScheduler, Pipeline, Speech
-from talkgen.errors import InvalidImage, RunCancelled, StageFailed, TalkgenError
+from talkgen.errors import InvalidImage, ModelUnavailable, RunCancelled, StageFailed, TalkgenError
 from talkgen.generators.did import Clock, DIdGenerator
 from talkgen.testing import FakeDId, FakeModel, Script
 from talkgen.testing.fake_did import Fault
@@ -33,10 +33,11 @@ async def test_a_whole_run(anyio_backend, sdk, portrait_path, speech_path):
         "..talkgen.stage video_generation",
     ]
     # Each call has its batch, which a worker's thread ran, below it.
-    calls = [index for index, name in enumerate(tree) if name.startswith("...talkgen.model ")]
+    called = [name for name in tree if not name.startswith("....talkgen.load ")]
+    calls = [index for index, name in enumerate(called) if name.startswith("...talkgen.model ")]
     assert len(calls) > 3
     for index in calls:
-        assert tree[index + 1] == "." + tree[index].replace("model", "batch")
+        assert called[index + 1] == "." + called[index].replace("model", "batch")
     assert "...talkgen.model selfie_segmentation" in tree
     assert len({span.context.trace_id for span in sdk.spans}) == 1
 
@@ -145,6 +146,34 @@ async def test_a_batch_is_linked_to_all_its_callers(anyio_backend, sdk):
     assert second.attributes["talkgen.batch.size"] == 2
     assert second.parent.span_id == calls[1].context.span_id
     assert [link.context.span_id for link in second.links] == [calls[2].context.span_id]
+
+
+async def test_a_load_is_below_the_call_that_needs_it(anyio_backend, sdk):
+    model = FakeModel("slow@1", device="cpu")
+    scheduler = LocalScheduler(["cpu"])
+    stage = Step(script=lambda context: context.scheduler.run(model, None))
+    async with pipeline(stage, scheduler=scheduler) as opened:
+        for _ in range(2):
+            await opened.run(PICTURE)
+    await scheduler.aclose()
+    first, _ = sdk.named("talkgen.model slow")
+    (load,) = sdk.named("talkgen.load slow")  # once: the second run finds it warm
+    assert load.parent.span_id == first.context.span_id
+    assert load.attributes == {"talkgen.model": "slow@1", "talkgen.device": "cpu"}
+    assert first.start_time <= load.start_time <= load.end_time <= first.end_time
+
+
+async def test_a_load_that_fails(anyio_backend, sdk):
+    error = ModelUnavailable("no weights")
+    model = FakeModel("absent", device="cpu", at_load=Script(error))
+    stage = Step(script=lambda context: context.scheduler.run(model, None))
+    scheduler = LocalScheduler(["cpu"])
+    with pytest.raises(ModelUnavailable):
+        await pipeline(stage, scheduler=scheduler).run(PICTURE)
+    await scheduler.aclose()
+    (load,) = sdk.named("talkgen.load absent")
+    assert load.attributes["error.type"] == "ModelUnavailable"
+    assert load.status.description == "no weights"
 
 
 async def test_a_model_that_fails(anyio_backend, sdk):

@@ -5,8 +5,11 @@
 Killed and started again it goes on: what is finished is skipped, what was under way is resumed.
 """
 
+import signal
 import sys
 from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
@@ -17,16 +20,18 @@ from talkgen.errors import TalkgenError
 
 AT_ONCE = 20
 PHOTOS = {".jpg", ".jpeg", ".png", ".webp"}
-RECORDINGS = (".wav", ".mp3", ".m4a", ".flac", ".ogg")
+RECORDINGS = {".wav", ".mp3", ".m4a", ".flac", ".ogg"}
 
 
-def pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Photos and their recordings, by name."""
-    for photo in sorted(folder.iterdir()):
-        if photo.suffix.lower() in PHOTOS:
-            recordings = map(photo.with_suffix, RECORDINGS)
-            if recording := next(filter(Path.is_file, recordings), None):
-                yield photo, recording
+def named(folder: Path) -> Iterator[tuple[str, list[Path], list[Path]]]:
+    """The names that have both, with their photos and their recordings."""
+    name = attrgetter("stem")
+    for stem, same in groupby(sorted(folder.iterdir(), key=name), key=name):
+        files = list(same)
+        photos = [file for file in files if file.suffix.lower() in PHOTOS]
+        recordings = [file for file in files if file.suffix.lower() in RECORDINGS]
+        if photos and recordings:
+            yield stem, photos, recordings
 
 
 async def make(pipeline: Pipeline, photo: Path, recording: Path, video: Path) -> bool:
@@ -36,8 +41,8 @@ async def make(pipeline: Pipeline, photo: Path, recording: Path, video: Path) ->
     try:
         result = await pipeline.run(photo, recording, task_id=task_id)
         await result.video.asave(video)
-    except TalkgenError as error:
-        print(f"{photo.name}: {error} {error.hint or ''}", file=sys.stderr)
+    except (TalkgenError, OSError) as error:  # of one; the others go on
+        print(f"{photo.name}: {error} {getattr(error, 'hint', None) or ''}", file=sys.stderr)
         return False
     await pipeline.forget(task_id)  # its files have done their duty
     print(video)
@@ -61,13 +66,19 @@ async def main(folder: Path, output: Path) -> int:
         Pipeline(settings=Settings.from_env(), storage=storage) as pipeline,
         anyio.create_task_group() as tasks,
     ):
-        for photo, recording in pairs(folder):
-            video = output / f"{photo.stem}.mp4"
-            if not video.exists():
+        for stem, photos, recordings in named(folder):
+            video = output / f"{stem}.mp4"
+            if len(photos) + len(recordings) > 2:  # noqa: PLR2004 - a pair
+                print(f"{stem}: more than one photo or recording", file=sys.stderr)
+                made.append(False)
+            elif not video.exists():
                 await room.acquire()
-                tasks.start_soon(one, photo, recording, video)
+                tasks.start_soon(one, photos[0], recordings[0], video)
     return 0 if all(made) else 1
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3 or not Path(sys.argv[1]).is_dir():  # noqa: PLR2004
+        sys.exit(__doc__)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as a kill: cancelled, tasks would begin anew
     sys.exit(anyio.run(main, Path(sys.argv[1]), Path(sys.argv[2])))

@@ -85,5 +85,7 @@ async def main(photo: str, recording: str, video: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:  # noqa: PLR2004
+        sys.exit(__doc__)
     photo, recording, video = sys.argv[1:]
     anyio.run(main, photo, recording, video)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,9 @@ from talkgen.choice import choose_backends
 from talkgen.commands import DEFERRED, DONE
 from talkgen.commands.folder import add_folder_options, environment_of, print_json
 from talkgen.display import progress
+from talkgen.events import Cancelled, Deferred
 from talkgen.generators.local import LocalGenerator
+from talkgen.media import check_target
 from talkgen.pipeline import Pipeline
 from talkgen.stages.background import RemoveBackground, ReplaceBackground
 from talkgen.stages.detection import DetectPersons
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from talkgen._types import JSON
     from talkgen.commands import Commands
     from talkgen.draft import Result
+    from talkgen.events import Event
     from talkgen.protocols import Stage, VideoGenerator
     from talkgen.settings import Settings
 
@@ -58,16 +62,14 @@ def add_stage_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
+    check_target(options.output)  # before any work or money
     settings = environment_of(options)
     result = anyio.run(partial(_make, options, settings, console))
     if options.json:
         print_json(_told(result, options, settings))
-    if not result.success:
-        console.print(f"Deferred: an outside service is down. {_later(settings)}", soft_wrap=True)
-        return DEFERRED
-    if not options.json:
+    elif result.success:
         sys.stdout.write(f"{options.output}\n")
-    return DONE
+    return DONE if result.success else DEFERRED
 
 
 def _told(result: Result, options: argparse.Namespace, settings: Settings) -> JSON:
@@ -78,22 +80,40 @@ def _told(result: Result, options: argparse.Namespace, settings: Settings) -> JS
     return document
 
 
-def _later(settings: Settings) -> str:
-    if settings.storage_root is None:
-        return "Run it again later, with --storage DIR: then 'recover' can go on with it."
-    return f"Go on with it later: python -m talkgen recover --storage {settings.storage_root}"
-
-
 async def _make(options: argparse.Namespace, settings: Settings, console: Console) -> Result:
     stages = await anyio.to_thread.run_sync(stages_of, options, settings)
     await anyio.to_thread.run_sync(_name_backends, settings, console)
-    async with Pipeline(stages, settings=settings) as pipeline:
-        run = pipeline.start(options.image, options.audio)
-        await progress(run, console)
-        result = await run
-        if result.success:
-            await result.video.asave(options.output)
-        return result
+    pipeline = Pipeline(stages, settings=settings)
+    try:
+        async with pipeline:
+            run = pipeline.start(options.image, options.audio)
+            await progress(run, console)
+            result = await run
+            if result.success:
+                await result.video.asave(options.output)
+            return result
+    finally:
+        for history in pipeline.tracker.histories():
+            _tell_what_is_left(history.latest, settings, console)
+
+
+def _tell_what_is_left(last: Event | None, settings: Settings, console: Console) -> None:
+    """Where a run has not come to its end, say why, and how to go on; also after Ctrl-C."""
+    match last:
+        case Deferred():
+            line = f"Deferred: {last.error} {_later(settings)}"
+        case Cancelled(recoverable=True):
+            line = f"Something is paid for and not collected yet. {_later(settings)}"
+        case _:
+            return
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _later(settings: Settings) -> str:
+    if settings.storage_root is None:
+        return "Nothing is left to go on with: only with --storage DIR are files and tasks kept."
+    root = shlex.quote(str(settings.storage_root))
+    return f"Go on with it later: python -m talkgen recover --storage {root}"
 
 
 def stages_of(options: argparse.Namespace, settings: Settings) -> tuple[Stage, ...]:
@@ -102,11 +122,15 @@ def stages_of(options: argparse.Namespace, settings: Settings) -> tuple[Stage, .
     if options.background is not None:
         replace = (ReplaceBackground(_background(options.background)),)
     return (
-        DetectPersons(confidence=settings.confidence_threshold, select=options.person or "best"),
+        DetectPersons(confidence=settings.confidence_threshold, select=_person(options)),
         RemoveBackground(),
         *replace,
         GenerateVideo(_generator(options, settings)),
     )
+
+
+def _person(options: argparse.Namespace) -> Any:
+    return "best" if options.person is None else options.person
 
 
 def _generator(options: argparse.Namespace, settings: Settings) -> VideoGenerator:

@@ -59,7 +59,7 @@ def _storage(options: argparse.Namespace) -> LocalStorage:
 
 
 def _show(stats: StorageStats) -> None:
-    table = Table(title=stats.storage_root, title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("tier")
     for name in ("files", "MB", "kept, days"):
         table.add_column(name, justify="right")
@@ -68,6 +68,7 @@ def _show(stats: StorageStats) -> None:
         table.add_row(tier, f"{held.file_count:,}", f"{held.size_mb:,.2f}", days)
     table.add_row("total", f"{stats.total_files:,}", f"{stats.total_size_mb:,.2f}", "")
     console = Console()
+    console.print(stats.storage_root, markup=False, highlight=False, soft_wrap=True)
     console.print(table, highlight=False)
     if disk := stats.disk:
         console.print(

@@ -78,7 +78,8 @@ def _facts(task: TaskRecord) -> dict[str, JSON]:
 
 def _show(tasks: list[TaskRecord]) -> None:
     table = Table(box=None, pad_edge=False)
-    for name in ("task", "state", "attempt", "updated", "operations"):
+    table.add_column("task", no_wrap=True, overflow="fold")  # in full: it is what `recover` takes
+    for name in ("state", "attempt", "updated", "operations"):
         table.add_column(name)
     for task in tasks:
         facts = _facts(task)
@@ -100,15 +101,18 @@ async def _go_on(options: argparse.Namespace, settings: Settings, console: Conso
     async with Pipeline(stages, settings=settings) as pipeline:
         recovery = await pipeline.recover(options.tasks or None)
         outcomes = [await _outcome(run, console) for run in recovery.runs]
+    found = {one.task_id for one in outcomes}.union(recovery.discarded)
+    unknown = [task_id for task_id in options.tasks if task_id not in found]
+    skipped = dict.fromkeys(unknown, "nothing unfinished has this id") | dict(recovery.skipped)
     report = {
         "recovered": [attrs.asdict(outcome) for outcome in outcomes],
         "discarded": list(recovery.discarded),
-        "skipped": dict(recovery.skipped),
+        "skipped": skipped,
     }
     if options.json:
         print_json(report)
     else:
-        _tell(outcomes, recovery.discarded, recovery.skipped)
+        _tell(outcomes, recovery.discarded, skipped)
     return max((outcome.code for outcome in outcomes), default=DONE)
 
 
@@ -133,7 +137,8 @@ async def _outcome(run: Run, console: Console) -> Outcome:
         result = await run
     except TalkgenError as error:
         return Outcome(run.task_id, "failed", error=str(error))
-    return Outcome(run.task_id, result.status.value, video_url=result.video_url)
+    why = getattr(run.history.latest, "error", None)  # of a run that was deferred again
+    return Outcome(run.task_id, result.status.value, video_url=result.video_url, error=why)
 
 
 def _tell(outcomes: list[Outcome], discarded: tuple[str, ...], skipped: JSON) -> None:

@@ -473,14 +473,15 @@ class Core:
         roomy = [device for device in open_now if device.room >= record.bytes[device]]
         if roomy:
             best = max(roomy, key=lambda device: (-device.active, device.room))
-            self._load(record, best, now)
+            self._load(lane.head, best, now)
             return True
         self._make_room(lane, open_now)
         if not there and lane.head.passed >= PATIENCE:
             self._keep_some(record, places)
         return False
 
-    def _load(self, record: ModelRecord, device: DeviceRecord, now: float) -> None:
+    def _load(self, call: Call, device: DeviceRecord, now: float) -> None:
+        record = call.record
         size = record.bytes[device]
         instance = Instance(record, device, size, since=now)
         device.reserved += size
@@ -488,7 +489,7 @@ class Core:
         device.instances.append(instance)
         record.instances.append(instance)
         self._keep_no_more(record)
-        self._actions.append(Load(instance, device.reserved))
+        self._actions.append(Load(instance, device.reserved, call))
 
     def _make_room(self, lane: Lane, devices: Iterable[DeviceRecord]) -> None:
         """Evict what has been idle longest, where that is enough, and keep the room."""

@@ -194,14 +194,14 @@ class LocalScheduler:
                     self._workers[instance].run(items, level, callers)
                 case Unload(instance):
                     self._workers.pop(instance).unload()
-                case Load(instance, reserved):
-                    self._start(instance, reserved)
+                case Load(instance, reserved, call):
+                    self._start(instance, reserved, call.owner.caller)
         self._set_alarm()
         return told
 
-    def _start(self, instance: Instance, reserved: int) -> None:
+    def _start(self, instance: Instance, reserved: int, caller: Any) -> None:
         device = self._devices[instance.device.name]
-        worker = Worker(instance, device, reserved, self)
+        worker = Worker(instance, device, reserved, self, caller)
         self._workers[instance] = worker
         self._threads = [*filter(Worker.is_alive, self._threads), worker]
         worker.start()

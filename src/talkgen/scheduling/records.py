@@ -226,10 +226,12 @@ class Load(NamedTuple):
     Attributes:
         instance: Whose model, and where.
         reserved: Bytes that all instances there have reserved, with this one.
+        call: Who needs it: the first of those that wait.
     """
 
     instance: Instance
     reserved: int
+    call: Call
 
 
 class Run(NamedTuple):

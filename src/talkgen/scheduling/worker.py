@@ -52,7 +52,9 @@ class _Batch(NamedTuple):
 class Worker:
     """A plain thread that owns a loaded model, from its loading to its end."""
 
-    def __init__(self, instance: Instance, device: Device, reserved: int, reports: Reports) -> None:
+    def __init__(
+        self, instance: Instance, device: Device, reserved: int, reports: Reports, caller: Any
+    ) -> None:
         """Make the thread.
 
         Args:
@@ -60,6 +62,7 @@ class Worker:
             device: Where.
             reserved: Bytes that all models on the device have reserved, this one among them.
             reports: Whom to tell.
+            caller: Where the call that needs it is among the spans.
         """
         self._instance = instance
         self._model: Model[Any, Any] = instance.record.model
@@ -69,7 +72,7 @@ class Worker:
         self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         # A daemon, so that a program that forgets to close a pipeline still ends.
         name = f"talkgen {self._model.key} on {device.name}"
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(caller,), name=name, daemon=True)
 
     def start(self) -> None:
         """Begin to load."""
@@ -97,9 +100,10 @@ class Worker:
         """Wait for the thread's end."""
         self._thread.join()
 
-    def _work(self) -> None:
+    def _work(self, caller: Any) -> None:
         try:
-            loaded = self._load()
+            with telemetry.loading(caller, self._model.key, self._device.name):
+                loaded = self._load()
         except BaseException as error:  # noqa: BLE001 - handed over to the waiters, whole
             failure = Failure.of(error)
             self._free_cache()

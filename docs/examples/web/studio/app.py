@@ -17,6 +17,8 @@ from talkgen.choice import choose_backends
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from starlette.types import ASGIApp
+
     from studio.config import Config
     from talkgen import Settings
     from talkgen.protocols import VideoGenerator
@@ -28,7 +30,7 @@ PAGE = Path(__file__).parent / "static"
 
 def create_app(
     settings: Settings, config: Config, *, generator: VideoGenerator | None = None
-) -> FastAPI:
+) -> ASGIApp:
     """The application; nothing is opened before it is served.
 
     Args:
@@ -47,8 +49,7 @@ def create_app(
     app = FastAPI(title="talkgen", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.settings, app.state.config = settings, config
     problems.install(app)
-    app.add_middleware(SecurityHeaders)
     for module in (tasks, streams, metrics):
         app.include_router(module.router)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
-    return app
+    return SecurityHeaders(app)  # around all, so that no answer lacks them

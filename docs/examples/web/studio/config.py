@@ -46,6 +46,7 @@ class Config:
         upload_seconds: TALKGEN_WEB_UPLOAD_SECONDS; how long a request may take to arrive.
         max_tasks: TALKGEN_WEB_MAX_TASKS; more than these at a time are turned away.
         recover_seconds: TALKGEN_WEB_RECOVER_SECONDS; how often deferred tasks are tried again.
+        stop_seconds: TALKGEN_WEB_STOP_SECONDS; how long tasks may take when the server is stopped.
     """
 
     host: str = _var("TALKGEN_WEB_HOST", "127.0.0.1", str)
@@ -54,6 +55,7 @@ class Config:
     upload_seconds: float = _var("TALKGEN_WEB_UPLOAD_SECONDS", 120.0, _at_least(0.1, float))
     max_tasks: int = _var("TALKGEN_WEB_MAX_TASKS", 20, _at_least(1, int))
     recover_seconds: float = _var("TALKGEN_WEB_RECOVER_SECONDS", 300.0, _at_least(1, float))
+    stop_seconds: float = _var("TALKGEN_WEB_STOP_SECONDS", 30.0, _at_least(0, float))
 
     @property
     def max_upload_bytes(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from http import HTTPStatus
@@ -15,7 +14,7 @@ import attrs
 from studio import wire
 from studio.orders import Orders
 from studio.pipelines import Pipelines
-from studio.problems import Problem
+from studio.problems import Problem, is_public
 from talkgen import LocalScheduler, LocalStorage, Pipeline, ProgressTracker, SQLiteJournal
 from talkgen.defaults import default_storage
 from talkgen.errors import FileMissing, Overloaded, TalkgenError, TaskConflict
@@ -72,7 +71,8 @@ class Host:
         """
         if self._arriving + len(self._runs) >= self.max_tasks:
             raise Overloaded(
-                f"{self.max_tasks} tasks are under way.", hint="Send the request again later."
+                f"Tasks under way: {self.max_tasks}, as many as may be.",
+                hint="Send the request again later.",
             )
         self._arriving += 1
         try:
@@ -86,10 +86,10 @@ class Host:
         Raises:
             TaskConflict: The task was begun with other options.
         """
-        if (running := self._runs.get(order.task_id)) is not None:
-            return running
         if await self._orders.keep(order.task_id, order.options) != order.options:
             raise TaskConflict(f"Task {order.task_id} was begun with other options.")
+        if (running := self._runs.get(order.task_id)) is not None:
+            return running
         pipeline = await self._pipelines.of(order.options)
         run = pipeline.start(order.image, order.speech, task_id=order.task_id)
         self._watch(run)
@@ -101,7 +101,13 @@ class Host:
             self._tasks.start_soon(self._see_off, run)
 
     async def _see_off(self, run: Run) -> None:
-        await run.wait_ended()
+        try:
+            await run
+        except TalkgenError as error:
+            if is_public(type(error).__name__):
+                logger.info("Task %s: %s", run.task_id, error)
+            else:  # the clients are not told
+                logger.exception("Task %s", run.task_id)
         del self._runs[run.task_id]
         with _logged():
             await self._forget_ended(run.task_id)
@@ -155,11 +161,14 @@ class Host:
             Problem: That event was its last, or it is no cursor.
         """
         last = self._tracker.latest(task_id)
-        if last is None and task_id not in self._runs:
-            return _once(await self.last(task_id))
+        forgotten = last is None and task_id not in self._runs
+        if forgotten:
+            last = await self.last(task_id)
         if last is not None and last.terminal and last.cursor == after:
             # To a browser's EventSource, the one answer after which it does not connect again.
             raise Problem(HTTPStatus.NO_CONTENT, "There is nothing after this event.")
+        if forgotten and last is not None:
+            return _once(last)
         try:
             return self._tracker.subscribe(task_id, after)
         except ValueError as error:
@@ -170,12 +179,17 @@ class Host:
 
         Raises:
             TaskNotFound: There is no such task.
-            FileMissing: It has no video, not yet or not any more.
+            Problem: It has no video, not yet or not any more.
         """
         await self.last(task_id)
         async for info in self.storage.list("videos", task_id):
             return self.storage.root / info.file.tier / info.file.name
-        raise FileMissing(f"Task {task_id} has no video.", hint="Look at its status.")
+        raise Problem(
+            HTTPStatus.NOT_FOUND,
+            f"Task {task_id} has no video.",
+            hint="Look at its status.",
+            error_type=FileMissing.__name__,
+        )
 
 
 @contextmanager
@@ -183,7 +197,7 @@ def _logged() -> Iterator[None]:
     """What fails on nobody's behalf must not end the server; it is tried again later."""
     try:
         yield
-    except (TalkgenError, sqlite3.Error):
+    except Exception:
         logger.exception("A task could not be followed up.")
 
 

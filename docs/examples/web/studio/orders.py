@@ -6,6 +6,7 @@ those were is the application's own knowledge.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import defaultdict
 from contextlib import closing
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 from anyio import to_thread
+from pydantic import ValidationError
 
 from studio.options import Options
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Orders"]
+
+logger = logging.getLogger("studio")
 
 TABLE = "CREATE TABLE IF NOT EXISTS orders (task_id TEXT PRIMARY KEY, options TEXT NOT NULL)"
 
@@ -46,10 +50,13 @@ class Orders:
         await self._execute("DELETE FROM orders WHERE task_id = ?", task_id)
 
     async def unfinished(self) -> Mapping[Options, list[str]]:
-        """The tasks that have not ended, by their options."""
+        """The tasks that have not ended, by their options; without those of another version."""
         tasks = defaultdict(list)
         for task_id, options in await self._execute("SELECT task_id, options FROM orders"):
-            tasks[Options.model_validate_json(options)].append(task_id)
+            try:
+                tasks[Options.model_validate_json(options)].append(task_id)
+            except ValidationError:
+                logger.warning("Task %s was begun with options that are unknown now.", task_id)
         return tasks
 
     async def _execute(self, statement: str, *values: str) -> list[tuple[str, ...]]:

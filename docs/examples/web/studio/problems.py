@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI, Request
 
-__all__ = ["Problem", "install", "response_to"]
+__all__ = ["INTERNAL", "Problem", "install", "is_public", "response_to"]
+
+logger = logging.getLogger("studio")
 
 BUSY_SECONDS = 10  # when to come again, where nobody knows better
 
@@ -43,6 +46,22 @@ STATUS: Mapping[type[Exception], HTTPStatus] = {
     errors.ServiceUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
+# Whose words are for everybody. Those of others may name this machine's folders: they are logged.
+PUBLIC = (
+    errors.InvalidInput,
+    errors.NoPersonDetected,
+    errors.PersonNotFound,
+    errors.DIdError,
+    errors.BudgetExceeded,
+    errors.TaskNotFound,
+    errors.TaskBusy,
+    errors.TaskConflict,
+    errors.RunCancelled,
+    errors.Overloaded,
+    errors.OutOfMemory,
+)
+INTERNAL = "Something went wrong here."
+
 
 class Problem(Exception):
     """A request that is refused by the application itself.
@@ -62,6 +81,11 @@ class Problem(Exception):
         self.detail = detail
         self.hint = hint
         self.extra = extra
+
+
+def is_public(error_type: str) -> bool:
+    """Whether an error of this class, by its name in `talkgen.errors`, is told in its own words."""
+    return issubclass(getattr(errors, error_type, Exception), PUBLIC)
 
 
 def install(app: FastAPI) -> None:
@@ -86,20 +110,23 @@ def response_to(error: Exception) -> Response:
         case HTTPException():
             return _response(HTTPStatus(error.status_code), error.detail, error.headers)
         case _:  # logged by the server; its text is nobody else's business
-            return _response(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here.")
+            return _response(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL)
 
 
 def _of_talkgen(error: errors.TalkgenError) -> Response:
     own = HTTPStatus.INTERNAL_SERVER_ERROR
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), own)
     headers = {}
+    told = isinstance(error, PUBLIC)
+    if not told and error.task_id is None:  # a task's own is logged when it ends
+        logger.error("An answer without its reason: %s", error, exc_info=error)
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(round(error.retry_after or BUSY_SECONDS))
     return _response(
         status,
-        str(error),
+        str(error) if told else INTERNAL,
         headers,
-        hint=error.hint,
+        hint=error.hint if told else None,
         error_type=type(error).__name__,
         severity=error.severity.value,
         stage=error.stage,

@@ -1,16 +1,20 @@
-"""Headers that keep browsers careful."""
+"""What keeps browsers careful: headers, and no orders from other sites' pages."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import attrs
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
+
+from studio.problems import Problem
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["SecurityHeaders"]
+__all__ = ["SecurityHeaders", "refuse_other_sites"]
 
 HEADERS = {
     # Everything comes from here; `blob:` is what the page itself was given or has recorded.
@@ -42,3 +46,18 @@ class SecurityHeaders:
             await send(message)
 
         await self.app(scope, receive, with_headers)
+
+
+def refuse_other_sites(headers: Headers) -> None:
+    """Let no other site's page give orders through its visitor's browser: one may cost money.
+
+    There is no cookie to protect, but a browser reaches servers that the page's author cannot.
+    What is no browser says neither where it comes from, and is not concerned.
+
+    Raises:
+        Problem: It comes from another origin.
+    """
+    origin = headers.get("origin")
+    own = origin is None or urlsplit(origin).netloc == headers.get("host")
+    if headers.get("sec-fetch-site", "same-origin" if own else "") not in ("same-origin", "none"):
+        raise Problem(HTTPStatus.FORBIDDEN, "Another site's page may not begin a task here.")

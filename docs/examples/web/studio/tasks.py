@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 from studio import wire
 from studio.host import Host
 from studio.options import Form
+from studio.security import refuse_other_sites
 from studio.uploads import received
 from talkgen import Image, Run, codecs
 
@@ -44,6 +45,7 @@ async def generate(
     request: Request, host: TheHost, prefer: Annotated[str, Header()] = ""
 ) -> JSONResponse:
     """Make a video. Answers with the result, or at once where `Prefer: respond-async` asks it."""
+    refuse_other_sites(request.headers)
     with host.admitted():
         order = await received(request, request.app.state.config, request.app.state.settings)
         run = await host.start(order)
@@ -72,6 +74,7 @@ async def status(task_id: str, host: TheHost) -> JSONResponse:
     return JSONResponse(wire.flat(await host.last(task_id)))
 
 
+@router.head("/video/{task_id}", include_in_schema=False)
 @router.get("/video/{task_id}")
 async def video(task_id: str, host: TheHost) -> FileResponse:
     """The finished video, or the part of it that a `Range` asks for."""

@@ -12,6 +12,7 @@ import attrs
 from anyio import to_thread
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from studio.options import Form, Options
 from studio.problems import Problem
@@ -72,7 +73,8 @@ async def received(request: Request, config: Config, settings: Settings) -> Orde
 
 
 async def _arrived(request: Request, config: Config) -> FormData:
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    kind = request.headers.get("content-type", "").partition(";")[0]
+    if kind.strip().lower() != "multipart/form-data":
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the files as multipart/form-data.")
     body = _counted(request, config.max_upload_bytes)
     parser = MultiPartParser(request.headers, body, max_files=2, max_fields=len(Form.model_fields))
@@ -81,6 +83,8 @@ async def _arrived(request: Request, config: Config) -> FormData:
             return await parser.parse()
     except MultiPartException as error:
         raise Problem(HTTPStatus.BAD_REQUEST, error.message) from error
+    except ClientDisconnect:  # nobody hears it, and nothing is wrong here
+        raise Problem(HTTPStatus.BAD_REQUEST, "The upload broke off.") from None
     except TimeoutError:
         raise Problem(
             HTTPStatus.REQUEST_TIMEOUT, f"The upload took over {config.upload_seconds:g} seconds."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from studio.problems import INTERNAL, is_public
 from talkgen import errors, events
 from talkgen.draft import TaskState
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["accepted", "answer", "flat", "links", "recalled", "wire"]
 
 PREFIX = "/api/pipeline"
+OPERATORS = {"error_type", "backend", "restored"}  # what such a step down says may hold anything
+NEVER = 2**31 - 1  # a number that no event has: whoever has seen this one has seen the end
 
 
 def links(task_id: str) -> dict[str, str]:
@@ -34,9 +37,15 @@ def links(task_id: str) -> dict[str, str]:
 
 
 def wire(event: Event) -> dict[str, Any]:
-    """The wire form of an event, the video where clients find it rather than in the storage."""
-    if isinstance(event, events.Complete):
-        event = attrs.evolve(event, video_url=links(event.task_id)["video"])
+    """The wire form of an event, as clients may see it: nothing about this machine's folders."""
+    match event:
+        case events.Complete():
+            event = attrs.evolve(event, video_url=links(event.task_id)["video"])
+        case events.Error() | events.Deferred() if not is_public(event.error_type):
+            event = attrs.evolve(event, message=INTERNAL, error=INTERNAL, hint=None)
+        case events.Degraded() if event.metadata.keys() & OPERATORS:
+            if not is_public(event.metadata.get("error_type", "")):
+                event = attrs.evolve(event, message="Something here failed, and was left out.")
     return event.to_dict()
 
 
@@ -82,7 +91,7 @@ def recalled(record: TaskRecord) -> Event:
     return told(
         task_id=record.spec.task_id,
         attempt=record.attempt,
-        sequence=0,
+        sequence=NEVER,
         timestamp=record.updated,
         stage=record.state.value,
         progress=100 if record.state is TaskState.COMPLETED else 0,

@@ -4,6 +4,7 @@ const $ = (selector) => document.querySelector(selector);
 
 const form = $("#form");
 const { image, audio } = form.elements;
+let recorder = null;
 
 // --- choosing, dropping, recording -------------------------------------------------------------
 
@@ -16,7 +17,11 @@ function show(input) {
   if (file) preview.src = URL.createObjectURL(file);
   card.classList.toggle("filled", Boolean(file));
   card.querySelector(".name").textContent = file?.name ?? "";
-  $("#make").disabled = !(image.files.length && audio.files.length);
+  allow();
+}
+
+function allow() {
+  $("#make").disabled = recorder !== null || !(image.files.length && audio.files.length);
 }
 
 function put(input, file) {
@@ -25,6 +30,9 @@ function put(input, file) {
   input.files = files.files;
   show(input);
 }
+
+// What misses a card must not make the browser leave the page for the file.
+for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
 
 for (const card of document.querySelectorAll(".drop")) {
   const input = form.elements[card.dataset.input];
@@ -41,8 +49,6 @@ for (const card of document.querySelectorAll(".drop")) {
   });
 }
 
-let recorder = null;
-
 async function record() {
   const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
   const began = Date.now();
@@ -55,9 +61,10 @@ async function record() {
   recorder.onstop = () => {
     clearInterval(clock);
     stream.getTracks().forEach((track) => track.stop());
+    const type = recorder.mimeType;
     recorder = null;
     label("Record again");
-    put(audio, new File(parts, "Your recording", { type: parts[0].type }));
+    put(audio, new File(parts, "Your recording", { type }));
   };
   recorder.start();
   label("Stop");
@@ -66,15 +73,19 @@ async function record() {
 function label(text) {
   $("#record .text").textContent = text;
   $("#record").classList.toggle("recording", recorder !== null);
+  allow();
 }
 
 $("#record").hidden = !navigator.mediaDevices; // browsers offer it on https and localhost alone
 $("#record").addEventListener("click", async () => {
   if (recorder) return recorder.stop();
+  $("#record").disabled = true; // while the browser asks for leave
   try {
     await record();
   } catch (error) {
     complain("The microphone cannot be used.", error.message);
+  } finally {
+    $("#record").disabled = false;
   }
 });
 
@@ -90,6 +101,9 @@ function fields() {
   data.set("apply_smoothing", $("#smoothing").checked);
   return data;
 }
+
+// What is folded away cannot be seen, nor the browser's word on what is wrong with it.
+form.addEventListener("invalid", () => { form.querySelector("details").open = true; }, true);
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -112,7 +126,7 @@ form.addEventListener("submit", async (event) => {
 // --- the events ----------------------------------------------------------------------------------
 
 function watch(task) {
-  const events = new EventSource(`/api/pipeline/progress/${task}/sse`);
+  const events = new EventSource(`/api/pipeline/progress/${encodeURIComponent(task)}/sse`);
   const on = (name, tell) => {
     events.addEventListener(name, (event) => {
       if (event.data === undefined) return; // the connection's own "error": it tries again
@@ -137,7 +151,7 @@ function watch(task) {
 }
 
 function begin(message) {
-  $("#trouble").hidden = true;
+  for (const part of ["#trouble", "#preview", "#degraded"]) $(part).hidden = true;
   form.hidden = true;
   $("#work").hidden = false;
   advance({ progress_percent: 0, message });
@@ -189,6 +203,7 @@ $("#again").addEventListener("click", () => {
   location.reload();
 });
 
+addEventListener("hashchange", () => location.reload()); // another task's address
 for (const input of [image, audio]) show(input); // a reload may have kept them
 if (location.hash.length > 1) {
   begin("Looking for your task");
