@@ -261,3 +261,13 @@ async def test_forgetting_a_task_forgets_what_is_cached_of_its_photo(portrait_pa
         result = await pipeline.run(portrait_path)
         await pipeline.forget(result.task_id)
     assert [info async for info in storage.list()] == []
+
+
+async def test_a_codec_may_raise_anything(storage):
+    def fail(_value):
+        raise KeyError("no such field")
+
+    cache, make = ResultCache(storage), Maker()
+    for codec in (Codec(fail, bytes.decode), TEXT, Codec(str.encode, fail)):
+        assert await cache.remember(ORIGIN, "key", make, codec) == "made"
+    assert make.made == 3

@@ -73,3 +73,7 @@ def test_strangers_are_wrapped_and_told_where():
     assert (error.stage, error.task_id) == ("a", "t")
     own = InvalidImage("x")
     assert as_talkgen_error(own, stage=None, task_id="t") is own
+    group = ExceptionGroup("tasks", [ExceptionGroup("tasks", [own])])
+    assert as_talkgen_error(group, stage=None, task_id="t") is own
+    several = ExceptionGroup("tasks", [own, stranger])
+    assert as_talkgen_error(several, stage="a", task_id="t").__cause__ is several

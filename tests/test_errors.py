@@ -88,7 +88,7 @@ def test_errors_pickle_with_all_facts(cls: type[TalkgenError]) -> None:
 def test_a_hint_given_replaces_the_usual_one() -> None:
     assert errors.InsufficientStorage("full").hint == errors.InsufficientStorage.default_hint
     assert errors.InsufficientStorage("full", hint="wait").hint == "wait"
-    assert errors.MediaFailed("broken").hint is None
+    assert errors.StageFailed("broken").hint is None
 
 
 @pytest.mark.parametrize("cls", [cls for cls in CLASSES if issubclass(cls, errors.InvalidInput)])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from talkgen import DetectPersons, GenerateVideo, Image, MemoryStorage, Pipeline, Speech, html
-from talkgen.draft import Box, Person, Persons
+from talkgen.draft import Box, Draft, Person, Persons
 from talkgen.generators.local import LocalGenerator
 
 PICTURE = Image(np.full((300, 600, 3), 128, np.uint8))
@@ -83,3 +83,9 @@ async def test_a_result_shows_its_video_or_a_link(anyio_backend, portrait_path, 
     assert "video.save" not in elsewhere._repr_html_()
     file = attrs.evolve(elsewhere.file, url="file:///v.mp4")
     assert "video.save" in attrs.evolve(elsewhere, file=file)._repr_html_()
+
+
+def test_a_draft_that_outlived_its_photo_is_shown() -> None:
+    person = Person(1, Box(0, 0, 4, 4), 0.9)
+    draft = Draft("t", None, None, Box(0, 0, 8, 8), persons=(person,))
+    assert "<img" not in draft._repr_html_()

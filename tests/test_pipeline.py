@@ -2,65 +2,31 @@
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 import anyio
 import attrs
-import numpy as np
 import pytest
+import trio
 
 import talkgen
 from talkgen import Image, MemoryStorage, Pipeline, Settings, Speech
+from talkgen.draft import TaskState
 from talkgen.errors import (
     Degraded,
     InvalidImage,
+    InvalidInput,
     OutOfMemory,
     RunCancelled,
+    ServiceUnavailable,
     StageFailed,
+    TaskBusy,
     TaskNotFound,
 )
 from talkgen.generators.local import LocalGenerator
 from talkgen.progress import History
 
-PICTURE = np.full((8, 8, 3), 128, np.uint8)
-
-
-@attrs.define(eq=False)
-class Step:
-    """A stage that does what its script says."""
-
-    name: str = "step"
-    script: object = None
-    optional: bool = False
-    weight: float = 1.0
-    requires: frozenset[str] = frozenset()
-    provides: frozenset[str] = frozenset()
-    resets: frozenset[str] = frozenset()
-    entered: anyio.Event = attrs.field(factory=anyio.Event)
-
-    @property
-    def key(self):
-        return self.name
-
-    async def run(self, draft, context):
-        self.entered.set()
-        if self.script is not None:
-            await self.script(context)
-        return attrs.evolve(draft, metadata={**draft.metadata, self.name: True})
-
-
-def raising(error):
-    async def script(context):
-        raise error
-
-    return script
-
-
-async def forever(context):
-    await anyio.sleep_forever()
-
-
-def pipeline(*stages, **options):
-    return Pipeline(stages, storage=MemoryStorage(), **options)
+from .scripted import PICTURE, Step, forever, pipeline, raising
 
 
 async def test_run_opens_and_closes_by_itself(anyio_backend):
@@ -119,6 +85,26 @@ async def test_strangers_errors_are_wrapped(anyio_backend):
         await pipeline(Step(script=raising(KeyError("k")))).run(PICTURE)
     assert isinstance(caught.value.__cause__, KeyError)
     assert caught.value.stage == "step"
+
+
+async def test_those_who_await_a_failed_run_do_not_add_to_its_traceback(anyio_backend):
+    async with pipeline(Step(script=raising(KeyError("k")))) as opened:
+        run = opened.start(PICTURE)
+        depths = []
+        for _ in range(3):
+            with pytest.raises(StageFailed) as caught:
+                await run
+            depths.append(len(caught.traceback))
+    assert len(set(depths)) == 1
+
+
+def test_a_callers_mistake_is_refused_when_the_pipeline_is_made(tmp_path):
+    with pytest.raises(TypeError, match=r"put Step\(\)"):
+        pipeline(Step)
+    with pytest.raises(TypeError, match="LocalStorage"):
+        Pipeline([Step()], storage=tmp_path)
+    with pytest.raises(ValueError, match="'external': must be some of"):
+        pipeline(defer="external")
 
 
 async def test_optional_stage_may_fail_unless_strict(anyio_backend):
@@ -305,6 +291,28 @@ async def test_a_failing_journal_ends_the_run_and_nothing_else(anyio_backend):
         assert run.history.ended
 
 
+async def test_what_is_published_has_succeeded_whatever_the_journal_says(anyio_backend):
+    class Attempt:
+        def __init__(self, attempt):
+            self._attempt = attempt
+
+        def __getattr__(self, name):
+            return getattr(self._attempt, name)
+
+        async def finish(self, state, summary):
+            if state is TaskState.COMPLETED:
+                raise OSError("the disk is gone")
+            await self._attempt.finish(state, summary)
+
+    class Forgetful(talkgen.MemoryJournal):
+        async def begin(self, task):
+            return Attempt(await super().begin(task))
+
+    opened = pipeline(Step(), journal=Forgetful())
+    assert (await opened.run(PICTURE, task_id="t")).success
+    assert [info async for info in opened._storage.list(task_id="t")]
+
+
 async def test_a_silent_stage_repeats_its_last_word(anyio_backend):
     step = Step(script=forever)
     async with pipeline(step) as opened:
@@ -401,3 +409,247 @@ async def test_a_callers_mistake_in_map_is_raised_bare(anyio_backend):
         async with pipeline(step).map([PICTURE]) as results:
             async for _outcome in results:
                 pass
+
+
+# --- what stages may do that they should not -----------------------------------------------------
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancelled_future_that_a_stage_awaits_ends_its_run_alone(anyio_backend):
+    gate = anyio.Event()
+
+    async def script(context):
+        if context.task_id == "bad":
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+        await gate.wait()
+
+    async with pipeline(Step(script=script)) as opened:
+        good, bad = (opened.start(PICTURE, task_id=name) for name in ("good", "bad"))
+        with pytest.raises(StageFailed, match="something that it awaited was cancelled"):
+            await bad
+        gate.set()
+        assert (await good).success
+        assert await opened._storage.staged() == ()
+
+
+def test_a_loop_that_ends_cancels_what_runs_in_it():
+    async def leave():
+        step = Step(script=forever)
+        opened = await Pipeline.open([step], storage=MemoryStorage())
+        run = opened.start(PICTURE)
+        await step.entered.wait()
+        return run
+
+    assert asyncio.run(leave()).history.latest.event_type == "cancelled"
+
+
+@pytest.mark.parametrize("failing", [True, False])
+async def test_a_stage_whose_tasks_are_cancelled_leaves_nothing(anyio_backend, failing):
+    waiting = anyio.Event()
+
+    async def child():
+        try:
+            waiting.set()
+            await anyio.sleep_forever()
+        finally:
+            if failing:
+                raise ValueError("on leaving")
+
+    async def script(context):
+        if anyio_backend == "trio":  # whose own groups do not take cancellations out
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child)
+                nursery.start_soon(trio.sleep_forever)
+        else:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(child)
+
+    async with pipeline(Step(script=script)) as opened:
+        run = opened.start(PICTURE, task_id="t")
+        await waiting.wait()
+        run.cancel()
+        with pytest.raises(StageFailed if failing else RunCancelled):
+            await run
+        assert await opened._storage.staged() == ()
+        state = (await opened._journal.get("t")).state
+    assert state is (TaskState.FAILED if failing else TaskState.CANCELLED)
+
+
+async def test_an_error_alone_in_a_task_group_is_that_error(anyio_backend):
+    async def script(context):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(raising(ServiceUnavailable("down")), context)
+
+    assert (await pipeline(Step(script=script)).run(PICTURE)).status is TaskState.DEFERRED
+
+
+@pytest.mark.parametrize("given", [None, 3])
+async def test_what_is_no_draft_is_refused_by_name(anyio_backend, given):
+    class Forgetful(Step):
+        async def run(self, draft, context):
+            return given
+
+    with pytest.raises(StageFailed, match=f"'step' gave back {type(given).__name__}") as caught:
+        await pipeline(Forgetful()).run(PICTURE)
+    assert "attrs.evolve" in caught.value.hint
+
+
+@pytest.mark.parametrize("field", ["image", "portrait", "speech", "video"])
+async def test_a_field_of_another_kind_is_refused_by_name(anyio_backend, field):
+    class Raw(Step):
+        async def run(self, draft, context):
+            return attrs.evolve(draft, **{field: PICTURE})
+
+    with pytest.raises(StageFailed, match=f"'step' made ndarray of the draft's {field}"):
+        await pipeline(Raw()).run(PICTURE)
+
+
+async def test_a_refusal_of_a_check_is_about_the_inputs(anyio_backend):
+    class Picky(Step):
+        def check(self, draft, context):
+            raise ValueError("The recording is longer than a minute.")
+
+    with pytest.raises(InvalidInput, match="longer than a minute") as caught:
+        await pipeline(Picky()).run(PICTURE)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+# --- several at a time ---------------------------------------------------------------------------
+
+
+async def test_runs_of_a_pipeline_that_is_not_open_share_its_journal(anyio_backend, tmp_path):
+    gate = anyio.Event()
+
+    async def script(context):
+        if context.task_id == "slow":
+            await gate.wait()
+
+    step = Step(script=script)
+    lone = Pipeline([step], storage=talkgen.LocalStorage(tmp_path))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(lone.run, PICTURE, task_id="slow"))
+        await step.entered.wait()
+        await lone.run(PICTURE, task_id="quick")
+        gate.set()
+    assert (await lone.status("slow")).event_type == "complete"
+
+
+@pytest.mark.parametrize("started", [True, False])
+async def test_cancelling_one_who_joined_harms_nobody_else(anyio_backend, started):
+    gate = anyio.Event()
+
+    async def script(context):
+        await gate.wait()
+
+    step = Step(script=script)
+    results = []
+    async with pipeline(step) as opened, anyio.create_task_group() as tasks:
+
+        async def first():
+            wait = opened.start if started else opened.run
+            results.append(await wait(PICTURE, task_id="t"))
+
+        tasks.start_soon(first)
+        await step.entered.wait()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await opened.run(PICTURE, task_id="t")
+        gate.set()
+    assert results[0].success
+
+
+async def test_leaving_waits_for_what_is_started_meanwhile(anyio_backend):
+    gate = anyio.Event()
+    later = []
+
+    async def script(context):
+        if context.task_id == "first":
+            later.append(opened.start(PICTURE, task_id="second"))
+        await gate.wait()
+
+    step = Step(script=script)
+    opened = pipeline(step)
+    async with anyio.create_task_group() as tasks:
+
+        async def whole():
+            async with opened:
+                opened.start(PICTURE, task_id="first")
+
+        tasks.start_soon(whole)
+        await step.entered.wait()
+        gate.set()
+    assert (await later[0]).success
+
+
+async def test_nothing_is_started_in_a_pipeline_that_is_cancelled(anyio_backend):
+    with pytest.raises(KeyError):  # noqa: PT012 - as above
+        async with pipeline(Step()) as opened:
+            opened._session.tasks.cancel_scope.cancel()
+            with pytest.raises(RuntimeError, match="open pipeline"):
+                opened.start(PICTURE)
+            with pytest.raises(RuntimeError, match="open pipeline"):
+                await opened.recover()
+            raise KeyError
+
+
+async def test_forgetting_what_is_just_begun_is_refused(anyio_backend):
+    async with pipeline(Step()) as opened:
+        run = opened.start(PICTURE, task_id="t")
+        with pytest.raises(TaskBusy):
+            await opened.forget("t")
+        assert (await run).success
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_opening_can_be_cancelled(anyio_backend):
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await Pipeline.open([Step()], storage=MemoryStorage())
+    await anyio.wait_all_tasks_blocked()
+    left = {task.get_name() for task in asyncio.all_tasks()}
+    assert "talkgen pipeline" not in left
+
+
+async def test_map_takes_no_more_than_are_wanted(anyio_backend):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield PICTURE
+
+    async with pipeline(Step()).map(endless(), limit=2) as results:
+        async for _outcome in results:
+            await anyio.wait_all_tasks_blocked()
+            break
+    # Two are under way or wait to be taken beside the one that was, and the next is at hand.
+    assert len(taken) <= 4
+
+
+async def test_map_needs_room_for_one(anyio_backend):
+    with pytest.raises(ValueError, match="limit=0"):
+        async with pipeline(Step()).map([PICTURE], limit=0):
+            pass
+
+
+async def test_map_takes_pairs(anyio_backend):
+    with pytest.raises(TypeError, match="0 has 3 parts"):  # noqa: PT012 - while iterating
+        async with pipeline(Step()).map([(PICTURE, None, "t")]) as results:
+            async for _outcome in results:
+                pass
+
+
+async def test_map_goes_on_where_it_was_broken_off(anyio_backend):
+    names = []
+
+    async def script(context):
+        names.append(context.task_id)
+
+    opened = pipeline(Step(script=script))
+    for _ in range(2):
+        async with opened.map({"a": PICTURE, "b": PICTURE}, task_id="batch.{}".format) as results:
+            outcomes = {key: outcome.task_id async for key, outcome in results}
+        assert outcomes == {"a": "batch.a", "b": "batch.b"}
+    assert sorted(names) == ["batch.a", "batch.b"]

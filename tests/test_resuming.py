@@ -34,6 +34,7 @@ from talkgen.errors import (
     TaskNotFound,
 )
 from talkgen.protocols import TaskSpec
+from talkgen.recovery import Recovery
 from talkgen.testing import FakePaidGenerator, PaidServer
 
 PICTURE = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
@@ -304,6 +305,39 @@ async def test_recovery_of_some_tasks_only(anyio_backend, opened, deferred, ran)
         assert (await pipeline.recover([])).runs == ()
         (run,) = (await pipeline.recover(["t", "unknown"])).runs
         assert (await run).success
+
+
+async def test_recovery_wants_ids_not_one(anyio_backend, opened, deferred, ran):
+    await deferred()
+    async with opened(Step("a", ran), Step("b", ran)) as pipeline:
+        with pytest.raises(TypeError, match=r"\['tt'\]"):
+            await pipeline.recover("tt")
+
+
+async def test_recovery_leaves_alone_what_has_just_been_started(
+    anyio_backend, opened, deferred, ran
+):
+    await deferred()
+    async with opened(Step("a", ran), Step("b", ran)) as pipeline:
+        run = pipeline.start(PICTURE, SPEECH, task_id="t")
+        recovery = await pipeline.recover()
+        assert (recovery.runs, recovery.skipped) == ((), {"t": "it runs in this pipeline"})
+        assert (await run).success
+
+
+async def test_recovery_discards_nothing_of_another_pipeline_on_the_same_memory(anyio_backend, ran):
+    storage, gate = MemoryStorage(), anyio.Event()
+    step = Step("a", ran, gate=gate)
+    one, other = (Pipeline([step], storage=storage) for _ in range(2))
+    async with one, other:
+        run = one.start(PICTURE, task_id="t")
+        async for event in run:
+            if event.stage == "a_running":
+                break
+        assert await other.recover() == Recovery((), (), {})
+        gate.set()
+        await run
+    assert [info async for info in storage.list("uploads", "t")]
 
 
 async def test_recovery_needs_an_open_pipeline(anyio_backend, opened):

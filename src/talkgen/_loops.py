@@ -1,10 +1,13 @@
-"""Reaching an event loop from another thread."""
+"""What an event loop is asked beside what anyio asks it."""
 
 from __future__ import annotations
 
+import asyncio
+import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from anyio.lowlevel import current_token
 
 if TYPE_CHECKING:
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
     from anyio.lowlevel import EventLoopToken
 
-__all__ = ["call_later", "call_soon"]
+__all__ = ["being_cancelled", "call_later", "call_soon"]
 
 
 def call_soon(token: EventLoopToken, function: Callable[[], object]) -> None:
@@ -50,6 +53,20 @@ def call_later(token: EventLoopToken, seconds: float, function: Callable[[], obj
         function()
 
     trio.lowlevel.spawn_system_task(call)
+
+
+def being_cancelled() -> bool:
+    """Somebody cancels the task that runs here; else a cancelled exception is not meant for it.
+
+    Whoever awaits an asyncio future that others have cancelled gets such an exception, too.
+    """
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    token: Any = current_token()
+    if not isinstance(token.native_token, asyncio.AbstractEventLoop):
+        return False
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _running() -> EventLoopToken | None:

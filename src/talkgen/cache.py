@@ -21,7 +21,6 @@ import anyio
 import anyio.to_thread
 
 from talkgen.draft import Person
-from talkgen.errors import TalkgenError
 from talkgen.media import Encoded, Image
 from talkgen.protocols import Codec
 
@@ -127,7 +126,7 @@ class ResultCache:
             async for info in self._storage.list(task_id=entry):
                 data = await self._storage.get(info.file)
                 return await anyio.to_thread.run_sync(codec.load, data)
-        except (TalkgenError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - a codec may raise anything
             logger.warning("%s cannot be used and is made again: %s", entry, error)
         return None
 
@@ -141,7 +140,7 @@ class ResultCache:
             finally:
                 await files.discard()  # nothing once it is published
             await self._trim_now_and_then()
-        except TalkgenError as error:
+        except Exception as error:  # noqa: BLE001 - the result is there, whatever became of this
             logger.warning("%s is not cached: %s", entry, error)
 
     async def _trim_now_and_then(self) -> None:

@@ -30,10 +30,13 @@ def check_order(stages: Sequence[Stage]) -> None:
         ValueError: Two stages have one name, or one has the inputs' own; a stage requires a
             field that none before it provides; or makes anew what one before it made. The
             message names the field.
+        TypeError: One is a class.
     """
     made_by: dict[str, str] = {}
     names: set[str] = set()
     for stage in stages:
+        if isinstance(stage, type):
+            raise TypeError(f"{stage.__name__} is a class, not a stage; put {stage.__name__}()")
         if stage.name in names:
             raise ValueError(f"two stages are named {stage.name!r}; names must differ")
         names.add(stage.name)
@@ -100,7 +103,12 @@ def paid_for(operations: Iterable[Operation]) -> bool:
 
 
 def as_talkgen_error(error: Exception, *, stage: str | None, task_id: str) -> TalkgenError:
-    """The error itself, or wrapped if it is a stranger; with where it happened filled in."""
+    """The error itself, or wrapped if it is a stranger; with where it happened filled in.
+
+    One that is alone in an exception group, as a task group raises it, is that error.
+    """
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
     if not isinstance(error, TalkgenError):
         stranger, where = error, f"stage {stage!r}" if stage else "the run"
         error = StageFailed(

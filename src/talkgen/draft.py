@@ -161,7 +161,9 @@ class Draft:
 
     def _repr_html_(self) -> str:
         """What the stages have made so far, in a notebook."""
-        source = self.image if self.persons is None else Persons(self.persons, self.image)
+        # A stored result may have outlived its photo.
+        seen = self.persons and self.image
+        source = Persons(self.persons or (), self.image) if seen else self.image
         parts = {"source": source, "portrait": self.portrait, "video": self.video}
         return html.table({name: part._repr_html_() for name, part in parts.items() if part})
 

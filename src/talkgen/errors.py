@@ -210,6 +210,7 @@ class MediaFailed(TalkgenError):
     """Encoding or decoding failed half way; nothing was left behind."""
 
     severity = Severity.RECOVERABLE
+    default_hint = "Try again; if it stays so, look at the file, the log and the disk."
 
 
 class Degraded(TalkgenError):
@@ -251,6 +252,8 @@ class StorageError(TalkgenError):
 class FileMissing(StorageError, FileNotFoundError):
     """No such file is published, or staged by this task."""
 
+    default_hint = "Run the task again; a longer retention keeps its files for longer."
+
 
 class StorageUnavailable(StorageError):
     """The object store cannot be reached, or has failed; the same call may succeed later."""
@@ -258,6 +261,7 @@ class StorageUnavailable(StorageError):
     severity = Severity.EXTERNAL
     retryable = True
     outage = True
+    default_hint = "Look at the network and the credentials; recover() goes on later."
 
 
 class InvalidName(StorageError, ValueError):
@@ -266,6 +270,8 @@ class InvalidName(StorageError, ValueError):
 
 class JournalUnusable(StorageError):
     """The journal's file is damaged, of a newer version, or cannot be read or written."""
+
+    default_hint = "Look at the disk, and at who may read and write the folder."
 
 
 class DIdError(TalkgenError):
@@ -413,10 +419,13 @@ class RunCancelled(TalkgenError):
 
     severity = Severity.RECOVERABLE
     retryable = True
+    default_hint = "Run it again; under its task_id, if it had one."
 
 
 class TaskNotFound(TalkgenError, LookupError):
     """No task of this id is known."""
+
+    default_hint = "Check the id, and that this is the storage on which the task was run."
 
 
 class TaskBusy(TalkgenError):

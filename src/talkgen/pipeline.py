@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cache
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
 
@@ -28,6 +29,7 @@ from talkgen.defaults import (
 from talkgen.draft import TaskState
 from talkgen.errors import TalkgenError, TaskNotFound
 from talkgen.journal import SQLiteJournal
+from talkgen.journal.attempts import busy
 from talkgen.observed import Gauges, backend_keys
 from talkgen.progress import ProgressTracker
 from talkgen.recovery import recover
@@ -92,16 +94,24 @@ class _Session:
     tasks: TaskGroup
     runs: dict[str, Run]
 
+    @property
+    def closing(self) -> bool:
+        """Nothing can be started in it any more."""
+        return self.tasks.cancel_scope.cancel_called
+
     def start(self, job: Job) -> Run:
-        if (running := self.runs.get(job.task_id)) is not None:
-            return running
-        return self._execute(job)
+        """The run of the task that is under way, or a new one."""
+        run = self.runs.get(job.task_id) or self._executed(job)
+        run.join()
+        return run
 
     def resume(self, claimed: TaskJournal) -> Run:
-        # A run of this task that is still here has ended, or it could not have been claimed.
-        return self._execute(Job(task_id=claimed.task.spec.task_id, claimed=claimed))
+        """A run of a task that recovery has claimed."""
+        run = self._executed(Job(task_id=claimed.task.spec.task_id, claimed=claimed))
+        run.join()
+        return run
 
-    def _execute(self, job: Job) -> Run:
+    def _executed(self, job: Job) -> Run:
         run = Run(job, self.workshop, self.tracker.begin(job.task_id))
         self.runs[job.task_id] = run
         self.tasks.start_soon(run.execute, name=f"talkgen run {job.task_id}")
@@ -154,12 +164,15 @@ class Pipeline:
 
         Raises:
             ValueError: The stages cannot follow each other, or `defer` has another word.
+            TypeError: A stage is a class, or the storage a path.
         """
         self._settings = settings or Settings()
         self._stages = tuple(default_stages(self._settings) if stages is None else stages)
         check_order(self._stages)
-        if unknown := set(defer) - {"external", "resource"}:
-            raise ValueError(f"defer takes 'external' and 'resource', not {sorted(unknown)}")
+        if not {"external", "resource"}.issuperset(defer):
+            raise ValueError(f"defer={defer!r}: must be some of ('external', 'resource')")
+        if isinstance(storage, str | PathLike):
+            raise TypeError(f"storage={storage!r}: must be a storage, like LocalStorage(folder)")
         self._defer = frozenset(defer)
         self._strict = strict
         self._previews = previews
@@ -174,6 +187,7 @@ class Pipeline:
         self._tracker = tracker or ProgressTracker(
             retention=timedelta(minutes=self._settings.progress_retention_minutes)
         )
+        self._sessions = 0  # each `run` of a pipeline that is not open has one of its own
         self._session: _Session | None = None
         self._opening: AbstractAsyncContextManager[_Session] | None = None
         self._host: asyncio.Task[None] | None = None
@@ -259,6 +273,7 @@ class Pipeline:
     @asynccontextmanager
     async def _open_session(self) -> AsyncIterator[_Session]:
         runs: dict[str, Run] = {}
+        self._sessions += 1
         try:
             async with _tasks() as tasks:
                 choice = await anyio.to_thread.run_sync(choose_backends, self._settings)
@@ -272,11 +287,12 @@ class Pipeline:
                     tasks.start_soon(gauges.keep_counting)
                 with gauges.shown():
                     yield _Session(workshop, self._tracker, tasks, runs)
-                    for run in list(runs.values()):
-                        await run.wait_ended()
+                    while runs:  # some are perhaps started while others are waited for
+                        await next(iter(runs.values())).wait_ended()
                 tasks.cancel_scope.cancel()
         finally:
-            if isinstance(self._owned, SQLiteJournal):
+            self._sessions -= 1
+            if not self._sessions and isinstance(self._owned, SQLiteJournal):
                 with anyio.CancelScope(shield=True):
                     await self._owned.aclose()
 
@@ -339,31 +355,33 @@ class Pipeline:
             image: An `Image`, or whatever `Image.open` takes.
             speech: A `Speech` or `Text`, or whatever `Speech.open` takes; None where no stage
                 requires speech.
-            task_id: Names the task; by default a new UUID. A task that runs here is joined.
+            task_id: Names the task; by default a new UUID. A task that runs here is joined,
+                without a look at the inputs.
 
         Raises:
             RuntimeError: The pipeline is not open.
             TypeError: A stage requires speech and there is none.
             talkgen.errors.InvalidName: The task id could not be part of a file's name.
         """
-        if self._session is None:
+        if (session := self._open_for_more) is None:
             raise RuntimeError(
                 "start() needs an open pipeline: 'async with Pipeline() as pipeline: ...', "
                 "or use 'await pipeline.run(...)', which opens and closes by itself"
             )
-        return self._session.start(self._job(image, speech, task_id))
+        return session.start(self._job(image, speech, task_id))
 
     async def run(self, image: Any, speech: Any = None, *, task_id: str | None = None) -> Result:
         """Run to the end. Takes what `start` takes; cancelling it cancels the run.
+
+        Where several have joined one run, it is cancelled with the last of them; what `start`
+        has started is cancelled by `Run.cancel`.
 
         Raises:
             TalkgenError: The run failed.
             TypeError: A stage requires speech and there is none.
         """
         job = self._job(image, speech, task_id)
-        if self._session is not None:
-            return await self._run(self._session, job)
-        async with self._open_session() as session:
+        async with self._opened() as session:
             return await self._run(session, job)
 
     async def _run(self, session: _Session, job: Job) -> Result:
@@ -371,9 +389,9 @@ class Pipeline:
         try:
             return await run
         except anyio.get_cancelled_exc_class():
-            run.cancel()
-            with anyio.CancelScope(shield=True):
-                await run.wait_ended()
+            if run.give_up():
+                with anyio.CancelScope(shield=True):
+                    await run.wait_ended()
             raise
 
     def _job(self, image: Any, speech: Any, task_id: str | None) -> Job:
@@ -385,53 +403,76 @@ class Pipeline:
 
     @asynccontextmanager
     async def map(
-        self, pairs: Mapping[K, Any] | Iterable[Any], *, limit: int = 20
+        self,
+        pairs: Mapping[K, Any] | Iterable[Any],
+        *,
+        limit: int = 20,
+        task_id: Callable[[Any], str] | None = None,
     ) -> AsyncIterator[MemoryObjectReceiveStream[tuple[Any, Result | TalkgenError]]]:
         """Run many, some at a time: `async with pipeline.map(pairs, limit=20) as results:`.
 
         Args:
             pairs: Each an (image, speech) pair or an image; a mapping's keys are kept, others
                 are numbered from 0. Taken only as fast as they are worked on.
-            limit: How many at a time.
+            limit: How many at a time, those among them whose result nobody has taken yet.
+            task_id: Names the task of a key, as `"batch-1.{}".format` does, so that a second call
+                goes on where the first was broken off. By default each is a new task.
 
         Yields:
             A stream of `(key, result or error)`, as they finish. Leaving it cancels the rest.
 
         Raises:
             TypeError: A stage requires speech and a pair has none.
+            ValueError: `limit` is below 1.
         """
+        if limit < 1:
+            raise ValueError(f"limit={limit}: must be 1 or more")
         items = pairs.items() if isinstance(pairs, Mapping) else enumerate(pairs)
-        send, receive = anyio.create_memory_object_stream[Any](limit)
-        async with self._opened() as session, _tasks() as tasks:
-            tasks.start_soon(self._feed, session, iter(items), send, limit)
-            async with receive:
+        jobs = ((key, self._pair_job(key, pair, task_id)) for key, pair in items)
+        send, receive = anyio.create_memory_object_stream[Any](0)
+        with receive:
+            async with self._opened() as session, _tasks() as tasks:
+                tasks.start_soon(self._feed, session, jobs, send, limit)
                 yield receive
-            tasks.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
 
     async def _feed(
-        self, session: _Session, items: Any, send: MemoryObjectSendStream[Any], limit: int
+        self,
+        session: _Session,
+        jobs: Iterable[tuple[Any, Job]],
+        send: MemoryObjectSendStream[Any],
+        limit: int,
     ) -> None:
         async def one(key: Any, job: Job) -> None:
             try:
                 outcome: Any = await self._run(session, job)
             except TalkgenError as error:
                 outcome = error
-            finally:
-                room.release()
             await send.send((key, outcome))
+            room.release()
 
         room = anyio.Semaphore(limit)
         async with send, _tasks() as tasks:
-            for key, pair in items:
-                image, speech = pair if isinstance(pair, (tuple, list)) else (pair, None)
-                job = self._job(image, speech, None)
+            for key, job in jobs:
                 await room.acquire()
                 tasks.start_soon(one, key, job)
 
+    def _pair_job(self, key: Any, pair: Any, task_id: Callable[[Any], str] | None) -> Job:
+        parts = pair if isinstance(pair, (tuple, list)) else (pair, None)
+        if len(parts) != len(("image", "speech")):
+            raise TypeError(f"{key!r} has {len(parts)} parts; give (image, speech) or an image")
+        image, speech = parts
+        return self._job(image, speech, task_id and task_id(key))
+
+    @property
+    def _open_for_more(self) -> _Session | None:
+        """What runs can be started in; None where the pipeline is not open, or is closing."""
+        return None if self._session is None or self._session.closing else self._session
+
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[_Session]:
-        if self._session is not None:
-            yield self._session
+        if (session := self._open_for_more) is not None:
+            yield session
         else:
             async with self._open_session() as session:
                 yield session
@@ -450,10 +491,13 @@ class Pipeline:
 
         Raises:
             RuntimeError: The pipeline is not open.
+            TypeError: `task_ids` is one id rather than some.
         """
-        if self._session is None:
+        if isinstance(task_ids, str):
+            raise TypeError(f"task_ids={task_ids!r}: must be some ids, like [{task_ids!r}]")
+        if (session := self._open_for_more) is None:
             raise RuntimeError("recover() needs an open pipeline: 'async with Pipeline() as ...'")
-        return await recover(self._session.workshop, self._session.resume, task_ids)
+        return await recover(session.workshop, session.runs.keys(), session.resume, task_ids)
 
     async def status(self, task_id: str) -> Event | JSON:
         """The last event of a task, or what the journal keeps of it.
@@ -490,6 +534,8 @@ class Pipeline:
             TaskBusy: It is under way.
         """
         check_task_id(task_id)
+        if self._session is not None and task_id in self._session.runs:
+            raise busy(task_id)
         record = await self._journal.get(task_id)
         await self._journal.forget(task_id)
         image = record.spec.inputs.get("image") if record else None

@@ -15,7 +15,7 @@ from talkgen.protocols import TaskSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from talkgen.protocols import TaskJournal, TaskRecord
+    from talkgen.protocols import Journal, Storage, TaskJournal, TaskRecord
     from talkgen.runs import Run, Workshop
 
 __all__ = ["Recovery", "recover"]
@@ -40,6 +40,7 @@ class Recovery:
 
 async def recover(
     workshop: Workshop,
+    running: Collection[str],
     resume: Callable[[TaskJournal], Run],
     task_ids: Collection[str] | None,
 ) -> Recovery:
@@ -47,6 +48,7 @@ async def recover(
 
     Args:
         workshop: The open pipeline's.
+        running: The tasks that run in this pipeline, at any moment.
         resume: Starts a run of a claimed task.
         task_ids: Only these; None for all.
     """
@@ -56,16 +58,18 @@ async def recover(
     keys = tuple(stage.key for stage in workshop.stages)
     for task in await _unfinished(workshop, task_ids):
         task_id = task.spec.task_id
-        if (reason := _reason_to_skip(task, keys)) is not None:
+        if task_id in running:
+            skipped[task_id] = "it runs in this pipeline"
+        elif (reason := _reason_to_skip(task, keys)) is not None:
             skipped[task_id] = reason
         elif (claimed := await workshop.journal.claim(task_id)) is None:
             skipped[task_id] = "somebody works on it"
         elif _has_begun(claimed.task):
             runs.append(resume(claimed))
         else:
-            await _end(workshop, claimed)
+            await _end(workshop.storage, claimed)
             discarded.append(task_id)
-    discarded += await _discard_abandoned(workshop, task_ids)
+    discarded += await _discard_abandoned(workshop, running, task_ids)
     return Recovery(tuple(runs), tuple(discarded), skipped)
 
 
@@ -93,17 +97,24 @@ def _has_begun(task: TaskRecord) -> bool:
     return UPLOAD in task.checkpoints or paid_for(task.operations.values())
 
 
-async def _discard_abandoned(workshop: Workshop, task_ids: Collection[str] | None) -> list[str]:
+async def _discard_abandoned(
+    workshop: Workshop, running: Collection[str], task_ids: Collection[str] | None
+) -> list[str]:
     """Discard what is staged of tasks that the journal does not know or that have ended."""
-    if workshop.storage.durable and not workshop.journal.durable:
-        return []  # that this journal does not know them means nothing: others may
     discarded = []
     for task_id in await workshop.storage.staged():
-        if task_ids is None or task_id in task_ids:
+        if task_id not in running and (task_ids is None or task_id in task_ids):
             task = await workshop.journal.get(task_id)
-            if task is None or (task.state.final and task.state is not TaskState.COMPLETED):
+            if _is_abandoned(task, workshop.journal):
                 discarded += [task_id] * await _discard(workshop, task_id, task)
     return discarded
+
+
+def _is_abandoned(task: TaskRecord | None, journal: Journal) -> bool:
+    if task is None:
+        # That a journal in memory does not know it means nothing: another pipeline's may.
+        return journal.durable
+    return task.state.final and task.state is not TaskState.COMPLETED
 
 
 async def _discard(workshop: Workshop, task_id: str, task: TaskRecord | None) -> bool:
@@ -113,14 +124,14 @@ async def _discard(workshop: Workshop, task_id: str, task: TaskRecord | None) ->
         attempt = await workshop.journal.begin(spec)
     except (TaskBusy, TaskConflict):
         return False
-    await _end(workshop, attempt)
+    await _end(workshop.storage, attempt)
     if task is None:
         await workshop.journal.forget(task_id)
     return True
 
 
-async def _end(workshop: Workshop, attempt: TaskJournal) -> None:
-    files = await workshop.storage.open(attempt.task.spec.task_id)
+async def _end(storage: Storage, attempt: TaskJournal) -> None:
+    files = await storage.open(attempt.task.spec.task_id)
     await files.discard()
     summary = {"error": "It was broken off before there was anything to go on with."}
     await attempt.finish(TaskState.FAILED, attempt.task.summary or summary)

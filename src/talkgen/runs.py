@@ -22,9 +22,11 @@ from talkgen.media import Image, Speech, Text
 from talkgen.protocols import TaskSpec
 from talkgen.scheduling.watched import Watched
 from talkgen.shares import FIRST, LAST, spans
+from talkgen.steps import check_inputs, step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator
+    from types import TracebackType
 
     from talkgen._types import JSON
     from talkgen.cache import ResultCache
@@ -111,11 +113,13 @@ class Run:
         self._finished = anyio.Event()
         self._result: Result | None = None
         self._error: BaseException | None = None
+        self._traceback: TracebackType | None = None
         self._draft: Draft | None = None
         self._stage: str | None = None
         self._stored_before = False
         self._began = monotonic()
         self._timings: dict[str, float] = {}
+        self._wanted = 0
 
     def __repr__(self) -> str:
         last = self.history.latest
@@ -140,6 +144,17 @@ class Run:
         """Ask it to stop; whoever awaits it gets `RunCancelled`."""
         self._scope.cancel()
 
+    def join(self) -> None:
+        """One more wants it."""
+        self._wanted += 1
+
+    def give_up(self) -> bool:
+        """One of those who joined wants it no more; it is cancelled when that was the last."""
+        self._wanted -= 1
+        if not self._wanted:
+            self.cancel()
+        return not self._wanted
+
     async def wait_ended(self) -> None:
         """Wait until it has ended, without its result or error."""
         await self._finished.wait()
@@ -149,7 +164,8 @@ class Run:
         if self._result is not None:
             return self._result
         assert self._error is not None  # noqa: S101 - a run that ended has one of the two
-        raise self._error
+        # Its own traceback: each who awaits it would otherwise add theirs for all others to keep.
+        raise self._error.with_traceback(self._traceback)
 
     # --- the attempt ---------------------------------------------------------------------------
 
@@ -173,6 +189,8 @@ class Run:
             if self._result is None and self._error is None:
                 self._error = RunCancelled(f"Task {self.task_id} was cancelled.")
                 self.history.publish(events.Cancelled, "cancelled", 0, "Cancelled")
+            if self._error is not None:
+                self._traceback = self._error.__traceback__
             self._finished.set()
             self._workshop.ended(self)
 
@@ -254,7 +272,8 @@ class Run:
             known = as_talkgen_error(error, stage=self._stage, task_id=self.task_id)
             with anyio.CancelScope(shield=True):
                 await self._give_up(known, files, journal)
-        except anyio.get_cancelled_exc_class():
+        # A group is what trio makes of several tasks of a stage that are cancelled.
+        except (anyio.get_cancelled_exc_class(), BaseExceptionGroup):
             with anyio.CancelScope(shield=True):
                 await self._cancelled(files, journal)
             raise
@@ -276,9 +295,9 @@ class Run:
         draft = self._known_draft()
         if restored <= len(workshop.stages):
             await workshop.storage.ensure_free(space_needed(draft.image, draft.speech))
-        context = self._context(kept, journal, draft)
+        context = self._context(kept, journal)
         self._tell_shortfalls(context)
-        _check(workshop.stages, draft, context)
+        check_inputs(workshop.stages, draft, context)
         if not restored:
             await kept.put_originals(draft)
             await journal.stage_done(UPLOAD, await kept.checkpoint(0, draft))
@@ -320,7 +339,7 @@ class Run:
             )
         return self._draft
 
-    def _context(self, kept: DraftFiles, journal: TaskJournal, draft: Draft) -> Context:
+    def _context(self, kept: DraftFiles, journal: TaskJournal) -> Context:
         workshop = self._workshop
         context = Context(
             task_id=self.task_id,
@@ -334,7 +353,7 @@ class Run:
             strict=workshop.strict,
             previews=workshop.previews,
             cache=workshop.cache,
-            origin=draft.image.digest,
+            origin=journal.task.spec.inputs["image"],
         )
         context.scheduler = Watched(workshop.scheduler, context.stepped_down)
         return context
@@ -372,7 +391,7 @@ class Run:
         before = self._known_draft()
         try:
             with telemetry.stage(stage.name):
-                self._draft = await stage.run(before, context)
+                self._draft = await step(stage, before, context)
         except Exception as error:  # noqa: BLE001 - a stage may raise anything
             ending["left_out"] = self._go_on_without(stage, error, context)
         else:
@@ -415,7 +434,7 @@ class Run:
         await files.publish(summary)
         try:
             await journal.finish(TaskState.COMPLETED, summary)
-        except TalkgenError:
+        except Exception:
             # Everybody can see the files: the run has succeeded, and recovery will note it.
             logger.exception("task %s is published, but not journaled as completed", self.task_id)
 
@@ -570,13 +589,6 @@ def _open_speech(source: Any, settings: Settings) -> Speech | Text | None:
     return Speech.open(
         source, max_seconds=settings.max_audio_seconds, max_bytes=settings.max_audio_bytes
     )
-
-
-def _check(stages: Sequence[Stage], draft: Draft, context: Context) -> None:
-    """Let stages that have a `check` refuse before any of them works."""
-    for stage in stages:
-        if (check := getattr(stage, "check", None)) is not None:
-            check(draft, context)
 
 
 def _number(task: TaskRecord | None) -> int:

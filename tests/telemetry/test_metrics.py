@@ -14,14 +14,14 @@ from talkgen.observed import Gauges, backend_keys
 from talkgen.protocols import Backends, DeviceStats, SchedulerStats
 from talkgen.testing import FakeModel, Script
 
+from ..scripted import PICTURE, Step, forever, pipeline, raising
 from .conftest import until
-from .test_spans import PICTURE, Step, forever, pipeline, raising
 
 GAUGES = ("gpu_utilization_percent", "storage_used_bytes", "storage_free_bytes")
 
 
 async def test_runs_are_counted_by_outcome(anyio_backend, sdk):
-    async with pipeline(Step()) as good, pipeline(Step(raising(ValueError()))) as bad:
+    async with pipeline(Step()) as good, pipeline(Step(script=raising(ValueError()))) as bad:
         counts = {facts["outcome"]: value for facts, value in sdk.points("pipeline_runs")}
         assert counts == dict.fromkeys(telemetry.OUTCOMES, 0)  # so that a rate sees the first
         for _ in range(3):
@@ -37,7 +37,7 @@ async def test_runs_are_counted_by_outcome(anyio_backend, sdk):
 
 
 async def test_active_runs_of_several_pipelines_sum_up(anyio_backend, sdk):
-    steps = [Step(forever), Step(forever)]
+    steps = [Step(script=forever), Step(script=forever)]
     async with pipeline(steps[0]) as first, pipeline(steps[1]) as second:
         runs = [first.start(PICTURE), second.start(PICTURE)]
         for step in steps:

@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from talkgen import LocalStorage, Pipeline
 
+from ..scripted import PICTURE, Step
 from .conftest import until
-from .test_spans import PICTURE, Step
 
 FOLDER = Path(__file__).parents[2] / "docs" / "examples" / "web" / "monitoring"
 PROMTOOL = shutil.which("promtool")

@@ -4,56 +4,19 @@ import json
 import math
 import threading
 
-import anyio
-import attrs
 import numpy as np
 import pytest
 
-from talkgen import GenerateVideo, Image, LocalScheduler, MemoryStorage, Pipeline, Speech
+from talkgen import GenerateVideo, Image, LocalScheduler, Pipeline, Speech
 from talkgen.errors import InvalidImage, ModelUnavailable, RunCancelled, StageFailed, TalkgenError
 from talkgen.generators.did import Clock, DIdGenerator
 from talkgen.testing import FakeDId, FakeModel, Script
 from talkgen.testing.fake_did import Fault
 
+from ..scripted import PICTURE, Step, forever, pipeline, raising
 from .conftest import until
 
-PICTURE = np.full((8, 8, 3), 128, np.uint8)
 SPEED = 400
-
-
-@attrs.define(eq=False)
-class Step:
-    """A stage that does what its script says."""
-
-    script: object = None
-    name: str = "step"
-    key: str = "step"
-    weight: float = 1.0
-    requires: frozenset[str] = frozenset()
-    provides: frozenset[str] = frozenset()
-    resets: frozenset[str] = frozenset()
-    entered: anyio.Event = attrs.field(factory=anyio.Event)
-
-    async def run(self, draft, context):
-        self.entered.set()
-        if self.script is not None:
-            await self.script(context)
-        return draft
-
-
-def pipeline(*stages, **options):
-    return Pipeline(stages, storage=MemoryStorage(), **options)
-
-
-def raising(error):
-    async def script(context):
-        raise error
-
-    return script
-
-
-async def forever(context):
-    await anyio.sleep_forever()
 
 
 async def test_a_whole_run(anyio_backend, sdk, portrait_path, speech_path):
@@ -99,7 +62,7 @@ async def test_a_whole_run(anyio_backend, sdk, portrait_path, speech_path):
 
 async def test_failed_runs(anyio_backend, sdk):
     own, foreign = TalkgenError("the lamp is off"), ValueError("https://x.example/?key=secret")
-    stages = [Step(raising(own)), Step(raising(foreign))]
+    stages = [Step(script=raising(own)), Step(script=raising(foreign))]
     async with pipeline(stages[0]) as first, pipeline(stages[1]) as second:
         for opened, kind in ((first, TalkgenError), (second, StageFailed)):
             with pytest.raises(kind):
@@ -127,7 +90,7 @@ class Outage(TalkgenError):
 
 
 async def test_other_outcomes(anyio_backend, sdk):
-    waiting, failing = Step(forever), Step(raising(Outage("down")))
+    waiting, failing = Step(script=forever), Step(script=raising(Outage("down")))
     async with pipeline(waiting) as first, pipeline(failing) as second, pipeline() as third:
         run = first.start(PICTURE)
         await waiting.entered.wait()
@@ -162,7 +125,7 @@ async def test_a_batch_is_linked_to_all_its_callers(anyio_backend, sdk):
     opened = threading.Event()
     model = FakeModel("slow@1", device="cpu", max_batch=2, at_run=Script(opened))
     scheduler = LocalScheduler(["cpu"])
-    stage = Step(lambda context: context.scheduler.run(model, None))
+    stage = Step(script=lambda context: context.scheduler.run(model, None))
 
     def calls_that(do):
         return sum(getattr(model, do) for model in scheduler.stats().models)
@@ -188,7 +151,7 @@ async def test_a_batch_is_linked_to_all_its_callers(anyio_backend, sdk):
 async def test_a_load_is_below_the_call_that_needs_it(anyio_backend, sdk):
     model = FakeModel("slow@1", device="cpu")
     scheduler = LocalScheduler(["cpu"])
-    stage = Step(lambda context: context.scheduler.run(model, None))
+    stage = Step(script=lambda context: context.scheduler.run(model, None))
     async with pipeline(stage, scheduler=scheduler) as opened:
         for _ in range(2):
             await opened.run(PICTURE)
@@ -203,7 +166,7 @@ async def test_a_load_is_below_the_call_that_needs_it(anyio_backend, sdk):
 async def test_a_load_that_fails(anyio_backend, sdk):
     error = ModelUnavailable("no weights")
     model = FakeModel("absent", device="cpu", at_load=Script(error))
-    stage = Step(lambda context: context.scheduler.run(model, None))
+    stage = Step(script=lambda context: context.scheduler.run(model, None))
     scheduler = LocalScheduler(["cpu"])
     with pytest.raises(ModelUnavailable):
         await pipeline(stage, scheduler=scheduler).run(PICTURE)
@@ -215,7 +178,7 @@ async def test_a_load_that_fails(anyio_backend, sdk):
 
 async def test_a_model_that_fails(anyio_backend, sdk):
     model = FakeModel("bad", device="cpu", at_run=Script(ValueError("its own words")))
-    stage = Step(lambda context: context.scheduler.run(model, None))
+    stage = Step(script=lambda context: context.scheduler.run(model, None))
     scheduler = LocalScheduler(["cpu"])
     with pytest.raises(StageFailed):
         await pipeline(stage, scheduler=scheduler).run(PICTURE)

@@ -163,7 +163,8 @@ def _composed(draft: Draft, background: str | Image) -> Image:
 def _plate(draft: Draft, background: str | Image) -> NDArray[np.uint8]:
     """What goes behind the portrait: RGB of its size."""
     if isinstance(background, Image):
-        return _flat(cover(background, draft.portrait.width, draft.portrait.height))
+        behind = cover(background, draft.portrait.width, draft.portrait.height)
+        return behind.flattened().pixels
     if background == "blur":
         return _defocused(draft)
     from talkgen import codecs
@@ -175,14 +176,6 @@ def _plain(colour: tuple[int, int, int], like: Image) -> NDArray[np.uint8]:
     import numpy as np
 
     return np.full((like.height, like.width, 3), colour, np.uint8)
-
-
-def _flat(image: Image) -> NDArray[np.uint8]:
-    from talkgen.models.matting import over
-
-    if not image.has_alpha:
-        return image.pixels
-    return over(image.pixels, _plain((OPAQUE, OPAQUE, OPAQUE), image))
 
 
 def _defocused(draft: Draft) -> NDArray[np.uint8]:
