@@ -53,7 +53,7 @@ class LocalGenerator:
     Attributes:
         size: The longer side of the video in pixels, 16..1080; the portrait's shape is kept.
         fps: Frames a second, 25 or 30.
-        seed: Of blinks and small motion; the same seed gives the same file.
+        seed: Of blinks and small motion; the same seed gives the same pictures.
         background: A colour, as CSS names it, for a portrait that was cut out.
     """
 

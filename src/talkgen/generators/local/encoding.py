@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["encode"]
 
-# Fixed, because the encoder's output depends on it, and the same seed gives the same file.
+# Fixed, because the encoder's output depends on it, and a seed is to give the same video again.
 THREADS = "2"
 X264 = {"preset": "veryfast", "crf": "18", "profile": "high", "threads": THREADS}
 CONTAINER = {"movflags": "+faststart", "fflags": "+bitexact"}
