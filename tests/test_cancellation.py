@@ -9,7 +9,8 @@ import pytest
 
 from talkgen import LocalStorage, MemoryStorage, Pipeline
 from talkgen.errors import RunCancelled, TalkgenError
-from talkgen.runs import Job, Run
+from talkgen.jobs import Job
+from talkgen.runs import Run
 
 PICTURE = np.full((8, 8, 3), 128, np.uint8)
 

@@ -21,6 +21,7 @@ from talkgen.errors import (
     ServiceUnavailable,
     StageFailed,
     TaskBusy,
+    TaskConflict,
     TaskNotFound,
 )
 from talkgen.generators.local import LocalGenerator
@@ -203,6 +204,35 @@ async def test_same_task_id_joins(anyio_backend):
         run = opened.start(PICTURE, task_id="t")
         assert opened.start(PICTURE, task_id="t") is run
         run.cancel()
+
+
+@pytest.mark.parametrize(
+    ("given", "error"), [(255 - PICTURE, TaskConflict), (b"no picture", InvalidImage)]
+)
+async def test_who_joins_with_something_else_is_refused_and_harms_nobody(
+    anyio_backend, given, error
+):
+    gate = anyio.Event()
+
+    async def script(context):
+        await gate.wait()
+
+    async with pipeline(Step(script=script)) as opened:
+        run = opened.start(PICTURE, task_id="t")
+        with pytest.raises(error):
+            await opened.run(given, task_id="t")
+        gate.set()
+        same = await opened.run(PICTURE.copy(), task_id="t")
+        assert same is await run
+
+
+async def test_who_joins_what_cannot_be_read_hears_why(anyio_backend):
+    async with pipeline(Step()) as opened:
+        run = opened.start(b"no picture", task_id="t")
+        with pytest.raises(InvalidImage):
+            await opened.run(PICTURE, task_id="t")
+        with pytest.raises(InvalidImage):
+            await run
 
 
 async def test_map_yields_each_key_once(anyio_backend):

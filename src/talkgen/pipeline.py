@@ -28,12 +28,13 @@ from talkgen.defaults import (
 )
 from talkgen.draft import TaskState
 from talkgen.errors import TalkgenError, TaskNotFound
+from talkgen.jobs import Job
 from talkgen.journal import SQLiteJournal
 from talkgen.journal.attempts import busy
 from talkgen.observed import Gauges, backend_keys
 from talkgen.progress import ProgressTracker
 from talkgen.recovery import recover
-from talkgen.runs import Job, Run, Workshop
+from talkgen.runs import Run, Workshop
 from talkgen.scheduling.stats import utilization
 from talkgen.settings import Settings
 from talkgen.storage.names import check_task_id
@@ -356,7 +357,7 @@ class Pipeline:
             speech: A `Speech` or `Text`, or whatever `Speech.open` takes; None where no stage
                 requires speech.
             task_id: Names the task; by default a new UUID. A task that runs here is joined,
-                without a look at the inputs.
+                without a look at the inputs; `run` looks.
 
         Raises:
             RuntimeError: The pipeline is not open.
@@ -377,7 +378,7 @@ class Pipeline:
         has started is cancelled by `Run.cancel`.
 
         Raises:
-            TalkgenError: The run failed.
+            TalkgenError: The run failed, or what runs under this id has other inputs.
             TypeError: A stage requires speech and there is none.
         """
         job = self._job(image, speech, task_id)
@@ -387,8 +388,9 @@ class Pipeline:
     async def _run(self, session: _Session, job: Job) -> Result:
         run = session.start(job)
         try:
+            await run.agree(job)
             return await run
-        except anyio.get_cancelled_exc_class():
+        except BaseException:
             if run.give_up():
                 with anyio.CancelScope(shield=True):
                     await run.wait_ended()

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from itertools import takewhile
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 import attrs
 
 from talkgen import events, notebook, telemetry
 from talkgen.checkpoints import UPLOAD, DraftFiles, restored
 from talkgen.context import Context, WatchedOperations
 from talkgen.decisions import Answer, answer, as_talkgen_error, paid_for, space_needed
-from talkgen.draft import Box, Draft, Result, TaskState
-from talkgen.errors import FileMissing, RunCancelled, Severity, TalkgenError
-from talkgen.media import Image, Speech, Text
+from talkgen.draft import Draft, Result, TaskState
+from talkgen.errors import FileMissing, RunCancelled, Severity, TalkgenError, TaskConflict
+from talkgen.jobs import decoded, digests
 from talkgen.protocols import TaskSpec
 from talkgen.scheduling.watched import Watched
 from talkgen.shares import FIRST, LAST, spans
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from talkgen._types import JSON
     from talkgen.cache import ResultCache
     from talkgen.choice import Shortfall
+    from talkgen.jobs import Job
     from talkgen.progress import History, Subscription
     from talkgen.protocols import (
         Backends,
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from talkgen.settings import Settings
     from talkgen.shares import Span
 
-__all__ = ["Job", "Run", "Workshop"]
+__all__ = ["Run", "Workshop"]
 
 logger = logging.getLogger("talkgen.pipeline")
 
@@ -82,16 +81,6 @@ class Workshop:
     paying: Callable[[], None]  # somebody is about to take an action outside that costs
 
 
-@attrs.frozen
-class Job:
-    """What a caller asked for, not decoded yet; or a task that recovery has claimed."""
-
-    task_id: str
-    image: Any = None
-    speech: Any = None
-    claimed: TaskJournal | None = None
-
-
 class Run:
     """A task under way. Iterate over it for its events, await it for its result.
 
@@ -108,6 +97,8 @@ class Run:
         self.task_id = job.task_id
         self.history = history
         self._job = job
+        self._inputs = job.claimed.task.spec.inputs if job.claimed else None
+        self._asked = anyio.Event()  # what it was begun for is known, if it ever will be
         self._workshop = workshop
         self._scope = anyio.CancelScope()
         self._finished = anyio.Event()
@@ -147,6 +138,24 @@ class Run:
     def join(self) -> None:
         """One more wants it."""
         self._wanted += 1
+
+    async def agree(self, job: Job) -> None:
+        """Return if whoever joins asks for what this run was begun for.
+
+        Raises:
+            InvalidInput: What they give cannot be read.
+            TaskConflict: They give something else.
+        """
+        if job is self._job:
+            return
+        try:
+            asked = await digests(await decoded(job, self._workshop.settings))
+        except Exception as error:
+            raise as_talkgen_error(error, stage=None, task_id=self.task_id) from error
+        if self._job.claimed is None:
+            await self._asked.wait()
+        if self._inputs not in (None, asked):
+            raise TaskConflict(f"Task {self.task_id} was begun with other inputs.")
 
     def give_up(self) -> bool:
         """One of those who joined wants it no more; it is cancelled when that was the last."""
@@ -191,6 +200,7 @@ class Run:
                 self.history.publish(events.Cancelled, "cancelled", 0, "Cancelled")
             if self._error is not None:
                 self._traceback = self._error.__traceback__
+            self._asked.set()
             self._finished.set()
             self._workshop.ended(self)
 
@@ -226,8 +236,11 @@ class Run:
         journal = self._workshop.journal
         self.history.attempt = _number(await journal.get(self.task_id))
         self._tell("initialized", 0, "Validating the inputs")
-        self._draft = await self._decode()
-        spec = await anyio.to_thread.run_sync(self._spec, self._draft)
+        self._draft = await decoded(self._job, self._workshop.settings)
+        self._inputs = await digests(self._draft)
+        self._asked.set()
+        keys = tuple(stage.key for stage in self._workshop.stages)
+        spec = TaskSpec(task_id=self.task_id, inputs=self._inputs, stages=keys)
         attempt = await journal.begin(spec)
         while attempt.task.state is TaskState.COMPLETED:
             if await self._stored(attempt.task):
@@ -235,22 +248,6 @@ class Run:
             await journal.forget(self.task_id)  # its files have expired: it is to be done anew
             attempt = await journal.begin(spec)
         return attempt
-
-    async def _decode(self) -> Draft:
-        settings, job = self._workshop.settings, self._job
-        image = await anyio.to_thread.run_sync(partial(_open_image, job.image, settings))
-        speech = await anyio.to_thread.run_sync(partial(_open_speech, job.speech, settings))
-        whole = Box(0, 0, image.width, image.height)
-        return Draft(
-            task_id=self.task_id, image=image, portrait=image, portrait_box=whole, speech=speech
-        )
-
-    def _spec(self, draft: Draft) -> TaskSpec:
-        inputs = {"image": draft.image.digest}
-        if draft.speech is not None:
-            inputs["speech"] = draft.speech.digest
-        keys = tuple(stage.key for stage in self._workshop.stages)
-        return TaskSpec(task_id=self.task_id, inputs=inputs, stages=keys)
 
     async def _own(self, journal: TaskJournal) -> None:
         """Open the transaction and end it, whatever happens: publish, discard or keep."""
@@ -575,20 +572,6 @@ class Run:
 
     def _tell(self, stage: str, progress: float, message: str) -> None:
         self.history.publish(events.StageUpdate, stage, progress, message)
-
-
-def _open_image(source: Any, settings: Settings) -> Image:
-    return Image.open(
-        source, max_pixels=settings.max_image_pixels, max_bytes=settings.max_image_bytes
-    )
-
-
-def _open_speech(source: Any, settings: Settings) -> Speech | Text | None:
-    if source is None or isinstance(source, Text):
-        return source
-    return Speech.open(
-        source, max_seconds=settings.max_audio_seconds, max_bytes=settings.max_audio_bytes
-    )
 
 
 def _number(task: TaskRecord | None) -> int:
