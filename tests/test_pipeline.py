@@ -219,8 +219,9 @@ async def test_who_joins_with_something_else_is_refused_and_harms_nobody(
 
     async with pipeline(Step(script=script)) as opened:
         run = opened.start(PICTURE, task_id="t")
-        with pytest.raises(error):
+        with pytest.raises(error) as raised:
             await opened.run(given, task_id="t")
+        assert raised.value.__cause__ is not raised.value
         gate.set()
         same = await opened.run(PICTURE.copy(), task_id="t")
         assert same is await run

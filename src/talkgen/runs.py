@@ -150,9 +150,10 @@ class Run:
             return
         try:
             asked = await digests(await decoded(job, self._workshop.settings))
-        except Exception as error:
-            raise as_talkgen_error(error, stage=None, task_id=self.task_id) from error
-        if self._job.claimed is None:
+        except Exception as error:  # noqa: BLE001 - it is raised as one of ours
+            known = as_talkgen_error(error, stage=None, task_id=self.task_id)
+            raise known from known.__cause__  # not from itself, as it may be
+        if self._inputs is None:
             await self._asked.wait()
         if self._inputs not in (None, asked):
             raise TaskConflict(f"Task {self.task_id} was begun with other inputs.")

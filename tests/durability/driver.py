@@ -20,6 +20,7 @@ import anyio
 import attrs
 import httpx
 import numpy as np
+from noted import STATEMENTS, Noted
 
 from talkgen import GenerateVideo, LocalStorage, Pipeline, Speech, telemetry
 from talkgen.draft import TaskState
@@ -30,7 +31,6 @@ from talkgen.storage.filesystem import FileSystem
 from talkgen.testing import FakePaidGenerator
 
 SYSTEM_CALLS = ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
-STATEMENTS = ("BEGIN", "INSERT", "UPDATE", "DELETE", "COMMIT")
 
 
 class Points:
@@ -127,25 +127,6 @@ class Marked:
         portrait = attrs.evolve(draft.portrait, pixels=draft.portrait.pixels ^ 1)
         await context.files.put("processed", "marked.png", portrait.encode("png"))
         return attrs.evolve(draft, portrait=portrait, metadata={**draft.metadata, "marked": 1})
-
-
-@attrs.define
-class Noted:
-    """A stage whose beginnings are noted."""
-
-    stage: object
-    ran: list[str]
-
-    def __getattr__(self, name):
-        return getattr(self.stage, name)
-
-    def bound(self, backends):
-        bind = getattr(self.stage, "bound", None)
-        return Noted(bind(backends), self.ran) if bind else self
-
-    async def run(self, draft, context):
-        self.ran.append(self.stage.name)
-        return await self.stage.run(draft, context)
 
 
 def picture() -> np.ndarray:

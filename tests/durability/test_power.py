@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from noted import STATEMENTS, Noted
 from power import CachedDisk, contents
 
 from talkgen import GenerateVideo, LocalStorage, Pipeline, Speech
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 PICTURE = np.full((16, 16, 3), 7, np.uint8)
 SPEECH = Speech(np.full((1, 800), 0.25, np.float32), 16_000)
-STATEMENTS = ("BEGIN", "INSERT", "UPDATE", "DELETE", "COMMIT")
 FEWEST = 50  # changes of a run
 TIERS = ("uploads", "processed", "videos", "temp")
 
@@ -81,25 +81,6 @@ class Filmed:
             path.write_bytes(b"a film of some length")
             file = await context.files.put("videos", "final.mp4", path)
         return attrs.evolve(draft, video=Video(file=file, duration=1.0, fps=25.0, size=(16, 16)))
-
-
-@attrs.frozen
-class Noted:
-    """A stage whose beginnings are noted."""
-
-    stage: object
-    ran: list[str]
-
-    def __getattr__(self, name):
-        return getattr(self.stage, name)
-
-    def bound(self, backends):
-        bind = getattr(self.stage, "bound", None)
-        return Noted(bind(backends), self.ran) if bind else self
-
-    async def run(self, draft, context):
-        self.ran.append(self.stage.name)
-        return await self.stage.run(draft, context)
 
 
 def recording(disk: CachedDisk) -> type[sqlite3.Connection]:
