@@ -256,6 +256,25 @@ async def test_nothing_is_kept_there_also_if_the_process_died_after_collecting(
     assert bench.service.ledger.downloads == 1
 
 
+async def test_what_was_collected_and_deleted_there_outlives_a_run_that_fails_afterwards(
+    anyio_backend, bench, monkeypatch
+):
+    """No checkpoint names the video yet, and D-ID has it no more."""
+    tidied = job.Job._tidy
+
+    async def then_fails(self):
+        await tidied(self)
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Job, "_tidy", then_fails)
+        result = await bench.run(bench.generator(keep_remote=False))
+        assert result.status is TaskState.DEFERRED
+    assert (await bench.run(bench.generator(keep_remote=False))).success
+    ledger = bench.service.ledger
+    assert (len(ledger.talks), ledger.charged, ledger.downloads) == (1, 1, 1)
+
+
 async def test_without_reposting_an_absent_talk_is_unknown_at_once(anyio_backend, bench):
     bench.service.fail(POST, NOT_MADE)
     with pytest.raises(OutcomeUnknown):

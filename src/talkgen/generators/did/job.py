@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from math import ceil
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -31,7 +31,7 @@ from talkgen.media import FileRef, Speech, Text, Video
 from talkgen.models.face import find_mesh
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from pathlib import Path
 
     from talkgen._types import JSON
@@ -249,7 +249,7 @@ class Job:
                 facts = await self._downloaded(talk, path)
             file = await self._context.files.put("videos", f"final.{suffix}", path)
         video = self._described(file, facts, cost)
-        await self._purchase.record(credits=cost, video=_to_json(video))
+        await self._purchase.record(credits=cost, **_to_json(video))
         await self._purchase.settle("collected")
         self._generator.settle(self._context.task_id, cost)
         self._context.report(1.0, "Video received from D-ID", stage="did_complete")
@@ -296,7 +296,7 @@ class Job:
         operation = self._purchase.operation
         if operation is None or operation.settled != "collected":
             return None
-        video = _from_json(operation.facts["video"], self._context.task_id)
+        video = _from_json(operation.facts)
         try:
             await self._context.files.get(video.file)
         except FileMissing:
@@ -326,16 +326,11 @@ def _moment(text: str) -> datetime:
 
 def _to_json(video: Video) -> dict[str, JSON]:
     """A video as facts of the journal, which keeps no link that is signed."""
-    facts: dict[str, JSON] = attrs.asdict(video, recurse=True, filter=_journaled)
-    if "?" in video.url:
-        facts["file"]["url"] = ""
-    return facts
+    file = attrs.asdict(video.file) | ({"url": ""} if "?" in video.url else {})
+    fields = {"duration": video.duration, "fps": video.fps, "size": video.size}
+    return {"file": file, "video": {**fields, "metadata": video.metadata}}
 
 
-def _journaled(attribute: attrs.Attribute[Any], _value: object) -> bool:
-    return attribute.name != "reader"
-
-
-def _from_json(facts: dict[str, JSON], task_id: str) -> Video:
-    file = FileRef(**{**facts["file"], "task_id": task_id})
-    return Video(**{**facts, "file": file, "size": tuple(facts["size"])})
+def _from_json(facts: Mapping[str, JSON]) -> Video:
+    video = facts["video"]
+    return Video(file=FileRef(**facts["file"]), **{**video, "size": tuple(video["size"])})
