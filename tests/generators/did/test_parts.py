@@ -281,6 +281,15 @@ def test_what_tells_a_talk(facts, answer):
     assert wanted.is_it(Talk(id="1", status="done", **facts)) is answer
 
 
+@pytest.mark.parametrize(
+    "url", ["", "img_abc", "s3://bucket", "s3://bucket/", "s3://b/portrait.jpg"]
+)
+def test_an_upload_whose_address_has_no_name_of_its_own_tells_no_talk(url):
+    """It would be somebody else's talk, and their video."""
+    wanted = Wanted("mine", (url,), NOW)
+    assert wanted.is_it(Talk(id="1", status="done", source_url=SIGNED)) is None
+
+
 # --- requests and media ------------------------------------------------------------------------
 
 

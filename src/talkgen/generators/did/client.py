@@ -247,6 +247,7 @@ class DIdClient:
         self,
         request: TalkRequest,
         *,
+        on_sending: Callable[[], Awaitable[object]] | None = None,
         on_created: Callable[[Talk], Awaitable[object]] | None = None,
         since: int | None = None,
     ) -> Talk:
@@ -257,6 +258,8 @@ class DIdClient:
 
         Args:
             request: What is wanted. Give it `user_data` that nothing else has.
+            on_sending: Awaited each time that it is about to be sent, when it need not wait any
+                more: writes down that it will be.
             on_created: Awaited with the talk before anything else can happen: writes its id down.
             since: `refusals` when the video was begun; by default, now.
 
@@ -267,15 +270,19 @@ class DIdClient:
             TimeoutError: It was created, and `on_created` did not end.
         """
         since = self.refusals if since is None else since
-        return await self._session.retried(partial(self._post_talk, request, on_created, since))
+        post = partial(self._post_talk, request, on_sending, on_created, since)
+        return await self._session.retried(post)
 
     async def _post_talk(
         self,
         request: TalkRequest,
+        on_sending: Callable[[], Awaitable[object]] | None,
         on_created: Callable[[Talk], Awaitable[object]] | None,
         since: int,
     ) -> Talk:
         async with self._session.traffic.turn(since=since):
+            if on_sending is not None:
+                await on_sending()
             with anyio.CancelScope(shield=True):
                 talk = await self._post_within_deadline(request)
                 if on_created is not None:
