@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import traceback
+from datetime import timedelta
 
 import anyio
 import attrs
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from talkgen import Text
+from talkgen._clock import utc_now
 from talkgen.errors import (
     DIdError,
     InsufficientCredits,
@@ -187,13 +189,20 @@ async def test_a_link_that_is_none_is_not_followed(
             await client.download(attrs.evolve(talk, result_url=link), tmp_path / "x")
 
 
-async def test_an_expired_link_is_replaced_once(anyio_backend, service, client_of, tmp_path):
+async def test_an_expired_link_is_replaced(
+    anyio_backend, service, client_of, tmp_path, monkeypatch
+):
     async with client_of(service) as client:
         talk = await client.wait_talk((await made(client)).id)
         service.advance(25 * 3600)
         await client.download(talk, tmp_path / "video.mp4")
         service.behaviour.renews_links = False
         service.advance(25 * 3600)
+        with pytest.raises(ServiceUnavailable, match="cannot be fetched") as refused:
+            await client.download(talk, tmp_path / "video.mp4")
+        assert (refused.value.talk_id, refused.value.status) == (talk.id, 403)
+        later = utc_now() + timedelta(hours=50)
+        monkeypatch.setattr("talkgen.generators.did.client.utc_now", lambda: later)
         with pytest.raises(ResultExpired) as caught:
             await client.download(talk, tmp_path / "video.mp4")
         assert caught.value.talk_id == talk.id

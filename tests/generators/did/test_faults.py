@@ -1,10 +1,12 @@
 """Every request times every kind of fault: one talk and a whole video, or the right error."""
 
 import io
+from datetime import timedelta
 
 import av
 import pytest
 
+from talkgen._clock import utc_now
 from talkgen.draft import TaskState
 from talkgen.errors import (
     DIdError,
@@ -221,7 +223,18 @@ async def test_a_talk_that_fails_is_given_back(anyio_backend, bench, outcome):
     assert [each.settled for each in await bench.operations()] == ["refused"]
 
 
-async def test_a_link_that_is_never_taken_is_reported(anyio_backend, bench):
+async def test_a_link_that_is_not_taken_while_the_video_is_kept_defers(anyio_backend, bench):
+    """The store may be in trouble, or not have it yet: it is paid for."""
+    bench.service.fail(RESULT, Fault(status=403, body=XML), times=1000)
+    assert (await bench.run()).status is TaskState.DEFERRED
+    assert bench.service.ledger.requests[RESULT] == 5
+    bench.service.heal()
+    await check_video(await bench.run(), bench.service)
+
+
+async def test_a_link_that_is_not_taken_after_a_day_is_reported(anyio_backend, bench, monkeypatch):
+    later = lambda: utc_now() + timedelta(hours=26)  # noqa: E731
+    monkeypatch.setattr("talkgen.generators.did.client.utc_now", later)
     bench.service.fail(RESULT, Fault(status=403, body=XML), times=1000)
     with pytest.raises(ResultExpired) as caught:
         await bench.run()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import re
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, Self
 
 import anyio
 
 from talkgen import telemetry
+from talkgen._clock import utc_now
 from talkgen.errors import (
     DIdError,
     OutcomeUnknown,
@@ -62,6 +64,7 @@ AUDIO_TYPES = {
 FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,50}")
 NOT_FOUND = 404
 DOWNLOADS = 4  # at a time
+VIDEOS_KEPT = timedelta(hours=25)  # from the request on: D-ID keeps them for a day from the end on
 LOOK_SECONDS = 10.0  # real ones, that a look may take beyond the deadline
 
 
@@ -420,32 +423,41 @@ class DIdClient:
     async def download(self, talk: Talk, path: str | os.PathLike[str]) -> None:
         """Fetch a talk's video into a file.
 
-        A link that is not taken any more is replaced by a new one, once.
+        A link that is not taken any more is replaced by a new one.
 
         Args:
             talk: It is done.
             path: The file to write, replaced whole or left in pieces: check it.
 
         Raises:
-            talkgen.errors.ResultExpired: The new link is not taken either.
+            talkgen.errors.ResultExpired: The talk is gone; or it is older than a day, and a new
+                link is not taken either.
+            talkgen.errors.ServiceUnavailable: D-ID or its videos are out of reach, or a new link
+                to a video that is still kept is not taken: it may be, later.
             talkgen.errors.DIdError: See the module `talkgen.errors`.
         """
         try:
-            await self._fetch(talk, path)
+            await self._session.retried(partial(self._fetch, talk, path))
         except ResultExpired:
-            fresh = await self.get_talk(talk.id)
-            try:
-                await self._fetch(fresh, path)
-            except ResultExpired as error:
-                error.talk_id = talk.id
-                raise
+            await self._session.retried(partial(self._fetch_anew, talk.id, path))
+
+    async def _fetch_anew(self, talk_id: str, path: str | os.PathLike[str]) -> None:
+        talk = await self._seen(talk_id)
+        try:
+            await self._fetch(talk, path)
+        except ResultExpired as error:
+            error.talk_id = talk_id
+            # The store refuses what it does not have yet, or cannot look up, in the same words.
+            if talk.created_at is None or utc_now() - talk.created_at < VIDEOS_KEPT:
+                raise _not_taken(error) from error
+            raise
 
     async def _fetch(self, talk: Talk, path: str | os.PathLike[str]) -> None:
         if talk.result_url is None:
             raise DIdError(f"Talk {talk.id} has no video: it is {talk.status}.", talk_id=talk.id)
         async with self._downloads:
             transport = await self._session.transport()
-            await self._session.retried(partial(transport.download, talk.result_url, path))
+            await transport.download(talk.result_url, path)
 
     # --- the account ---------------------------------------------------------------------------
 
@@ -483,6 +495,16 @@ def _lost(request: TalkRequest, cause: Exception | None) -> OutcomeUnknown:
     )
     error.token = request.user_data
     return error
+
+
+def _not_taken(refusal: ResultExpired) -> ServiceUnavailable:
+    return ServiceUnavailable(
+        f"The video of talk {refusal.talk_id} cannot be fetched: {refusal}",
+        hint="D-ID says that it is there, and keeps it for a day: recover() collects it. Look at "
+        "whether a firewall or a proxy lets the host of the videos through.",
+        status=refusal.status,
+        talk_id=refusal.talk_id,
+    )
 
 
 def _media_type(file_name: str, known: Mapping[str, str]) -> str:
