@@ -179,7 +179,18 @@ async def test_the_link_is_sent_as_it_came_and_without_the_key(
     assert service.ledger.requests["GET result"] == 1
 
 
-@pytest.mark.parametrize("link", ["ftp://127.0.0.1/x.mp4", "file:///etc/passwd", "nothing"])
+@pytest.mark.parametrize(
+    "link",
+    [
+        "ftp://127.0.0.1/x.mp4",
+        "file:///etc/passwd",
+        "nothing",
+        "https:///x.mp4",
+        "https://[::1/x.mp4",
+        "https://127.0.0.1:99999/x.mp4",
+        "https://127.0.0.1:port/x.mp4",
+    ],
+)
 async def test_a_link_that_is_none_is_not_followed(
     anyio_backend, service, client_of, tmp_path, link
 ):
@@ -268,6 +279,56 @@ async def test_an_error_of_the_socket_is_no_end_of_the_waiting(anyio_backend, se
         looks = []
         assert (await client.wait_talk(talk.id, on_look=looks.append)).status == "done"
     assert [type(look) for look in looks[:2]] == [ServiceUnavailable] * 2
+
+
+class TornBody(httpx.AsyncByteStream):
+    """Breaks off as some errors of TLS do, which httpx lets through as they are."""
+
+    def __init__(self, whole):
+        self._whole, self._pieces = whole, iter([b"the beginning"])
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        for piece in self._pieces:
+            return piece
+        raise ssl.SSLError("bad record mac")
+
+    async def aclose(self):
+        await self._whole.aclose()
+
+
+async def test_an_error_of_the_socket_amid_a_video_is_no_error_of_the_disk(
+    anyio_backend, service, client_of, tmp_path
+):
+    class Torn(httpx.AsyncHTTPTransport):
+        left = 2
+
+        async def handle_async_request(self, request):
+            response = await super().handle_async_request(request)
+            if response.headers["Content-Type"] == "video/mp4" and self.left:
+                self.left -= 1
+                response.stream = TornBody(response.stream)
+            return response
+
+    path = tmp_path / "video.mp4"
+    async with httpx.AsyncClient(transport=Torn()) as http, client_of(service, http=http) as client:
+        talk = await client.wait_talk((await made(client)).id)
+        await client.download(talk, path)
+    assert path.stat().st_size > 1000
+    assert service.ledger.requests["GET result"] == 3
+
+
+async def test_no_answer_is_read_without_end(anyio_backend, service, client_of, monkeypatch):
+    monkeypatch.setattr("talkgen.generators.did.transport.LARGEST_ANSWER", 5000)
+    for status in (200, 403):
+        service.fail("GET /credits", Fault(status=status, body=b" " * 5001))
+    async with client_of(service) as client:
+        assert (await client.credits()).remaining == 1000
+        service.fail("GET /credits", Fault(status=200, body=b" " * 5001), times=4)
+        with pytest.raises(ServiceUnavailable, match="larger than 5000 bytes"):
+            await client.credits()
 
 
 async def test_a_429_stops_all_runs_for_as_long_as_it_asks(anyio_backend, service, client_of):

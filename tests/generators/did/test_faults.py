@@ -282,5 +282,20 @@ async def test_a_video_that_stays_damaged_defers(anyio_backend, bench):
     await check_video(await bench.run(), bench.service)
 
 
+async def test_a_video_without_end_defers(anyio_backend, bench, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("talkgen.generators.did.transport.LARGEST_VIDEO", 1000)
+        assert (await bench.run()).status is TaskState.DEFERRED
+    assert bench.service.ledger.requests[RESULT] == 1
+    await check_video(await bench.run(), bench.service)
+
+
+async def test_an_answer_without_end_counts_as_lost(anyio_backend, bench, monkeypatch):
+    monkeypatch.setattr("talkgen.generators.did.transport.LARGEST_ANSWER", 5000)
+    bench.service.fail(POST, Fault(status=201, body=b" " * 5001, work=True))
+    await check_video(await bench.run(), bench.service)
+    assert bench.service.ledger.requests[POST] == 1
+
+
 def test_the_table_is_long_enough():
     assert len(ROWS) + len(LASTING_ROWS) >= 40
