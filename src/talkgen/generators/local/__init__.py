@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalGenerator"]
 
-VERSION = 2  # raised whenever the same input gives another video
+VERSION = 3  # raised whenever the same input gives another video
 SMALLEST, LARGEST = 16, 1080
 FRONTAL = 45  # degrees that a head may be turned aside
 WHITE = "#ffffff"
