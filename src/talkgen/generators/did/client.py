@@ -8,6 +8,7 @@ import re
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, Self
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from talkgen.generators.did.results import FaceBox
     from talkgen.generators.did.transport import Transport
 
-__all__ = ["BASE_URL", "DIdClient"]
+__all__ = ["BASE_URL", "DIdClient", "check_base_url"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,21 @@ NOT_FOUND = 404
 DOWNLOADS = 4  # at a time
 VIDEOS_KEPT = timedelta(hours=25)  # from the request on: D-ID keeps them for a day from the end on
 LOOK_SECONDS = 10.0  # real ones, that a look may take beyond the deadline
+
+
+def check_base_url(url: str) -> None:
+    """Refuse what no request can be sent to.
+
+    Raises:
+        ValueError: It is no http or https address, or names no host.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(f"base_url={url!r} must be an address like {BASE_URL!r}")
 
 
 class DIdClient:
@@ -114,8 +130,9 @@ class DIdClient:
             clock: By which it waits.
 
         Raises:
-            ValueError: The key is in none of these forms.
+            ValueError: The key is in none of these forms, or the address is none.
         """
+        check_base_url(base_url)
         self._header = authorization(api_key)
         self._base_url = base_url
         self._http, self._verify, self._http2 = http, verify, http2
