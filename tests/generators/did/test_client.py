@@ -32,7 +32,9 @@ from talkgen.generators.did import (
     Polling,
     RetryPolicy,
     TalkRequest,
+    Wanted,
     audio_script,
+    find_talk,
     text_script,
 )
 from talkgen.generators.did.traffic import Traffic
@@ -430,6 +432,22 @@ async def test_cancelled_while_it_waits_to_try_again(anyio_backend, service, cli
         with anyio.move_on_after(0.3) as scope:
             await client.credits()
         assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "taken"), [(("error", "done", "done"), 1), (("done", "error"), 0)]
+)
+async def test_of_several_talks_of_one_request_one_with_a_video_is_found(
+    anyio_backend, service, client_of, outcomes, taken
+):
+    async with client_of(service) as client:
+        talks = []
+        for outcome in outcomes:
+            service.behaviour.outcome = outcome
+            talks.append(await made(client, user_data="mine"))
+        service.advance(60)
+        found = await find_talk(client, Wanted("mine", (), utc_now()))
+    assert found.id == talks[taken].id
 
 
 # --- waiting -----------------------------------------------------------------------------------

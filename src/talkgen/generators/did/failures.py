@@ -63,7 +63,8 @@ KIND_HINTS = {
 FEATURE = re.compile(r"no permission for\s+['\"]?([\w:.-]+)")
 QUERY = re.compile(r"((?:https?|s3)://[^\s?'\"]+)\?[^\s'\"]+")
 XML = re.compile(r"<(Code|Message)>([^<]*)</")
-LONGEST = 300
+LONGEST = 300  # characters that are shown
+LONGEST_BODY = 1 << 14  # bytes or characters; what is longer explains nothing
 
 
 @attrs.frozen
@@ -116,7 +117,8 @@ def class_of(status: int, kind: str | None) -> type[DIdError]:
 
 def explained_by(body: bytes, key: str = "") -> Explanation:
     """Read a body that may be anything; links in it lose their signatures."""
-    said = _read(body.decode("utf-8", errors="replace").strip())
+    explains = len(body) <= LONGEST_BODY
+    said = _read(body.decode("utf-8", errors="replace").strip() if explains else "")
     return attrs.evolve(said, text=_short(hidden(said.text, key)))
 
 
@@ -152,7 +154,7 @@ def _details(details: JSON) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(_without_queries(text).split())
+    line = " ".join(_without_queries(text[:LONGEST_BODY]).split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 

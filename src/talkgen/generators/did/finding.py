@@ -69,7 +69,8 @@ async def find_talk(client: DIdClient, wanted: Wanted) -> Talk | None:
         wanted: What is known of the talk.
 
     Returns:
-        The talk; the oldest where there are several. None if it was absent throughout.
+        The talk; where there are several, the oldest of those that have not failed. None if it
+        was absent throughout.
 
     Raises:
         talkgen.errors.DIdError: The list could not be read, so nothing is known.
@@ -78,7 +79,7 @@ async def find_talk(client: DIdClient, wanted: Wanted) -> Talk | None:
     if len(found) > 1:
         names = ", ".join(talk.id for talk in found)
         logger.warning("D-ID has several talks of one request, and was paid for each: %s", names)
-    return min(found, key=lambda talk: talk.created_at or LATEST, default=None)
+    return min(found, key=lambda talk: (talk.failed, talk.created_at or LATEST), default=None)
 
 
 async def _settled(client: DIdClient, wanted: Wanted) -> list[Talk]:
