@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from talkgen.generators.did.results import FaceBox
     from talkgen.generators.did.transport import Transport
 
-__all__ = ["BASE_URL", "DIdClient", "check_base_url"]
+__all__ = ["BASE_URL", "VIDEOS_KEPT", "DIdClient", "check_base_url"]
 
 logger = logging.getLogger(__name__)
 

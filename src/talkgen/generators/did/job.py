@@ -20,10 +20,12 @@ from talkgen.errors import (
     MediaFailed,
     NoFaceInPortrait,
     ResultExpired,
+    ServiceUnavailable,
     TalkFailed,
     TalkRejected,
 )
 from talkgen.generators.did import media
+from talkgen.generators.did.client import VIDEOS_KEPT
 from talkgen.generators.did.purchase import user_data_of
 from talkgen.generators.did.request import TalkRequest, audio_script, text_script
 from talkgen.generators.did.results import Talk
@@ -89,6 +91,7 @@ class Job:
     _context: StageContext
     _timings: dict[str, float] = attrs.field(factory=dict)
     _seen: str = "asked for"
+    _shown: bool = False  # the account's key shows the talk
 
     async def video(self) -> Video:
         """Do whatever is left to be done."""
@@ -167,7 +170,9 @@ class Job:
         except (TalkFailed, TalkRejected):
             await purchase.settle("refused")  # D-ID gives the credits back
             raise
-        except ResultExpired:
+        except ResultExpired as error:
+            if not self._shown and utc_now() - purchase.known.intended_at < VIDEOS_KEPT:
+                raise _not_shown(error) from error
             await purchase.gone()
             raise
 
@@ -229,6 +234,7 @@ class Job:
             await anyio.sleep(TICK)
 
     def _looked(self, seen: Talk | DIdError) -> None:
+        self._shown |= isinstance(seen, Talk)
         self._seen = seen.status if isinstance(seen, Talk) else "not reached just now"
 
     @contextmanager
@@ -318,6 +324,16 @@ class Job:
                     await delete(name)
             except DIdError as error:
                 logger.warning("task %s: %s", self._context.task_id, str(error))
+
+
+def _not_shown(error: ResultExpired) -> ServiceUnavailable:
+    return ServiceUnavailable(
+        f"D-ID took the request for talk {error.talk_id}, and does not show the talk.",
+        hint="It is paid for: recover() looks again. Look at whether the key is still that of the "
+        "account which asked for it.",
+        status=error.status,
+        talk_id=error.talk_id,
+    )
 
 
 def _moment(text: str) -> datetime:
