@@ -322,6 +322,30 @@ async def test_an_error_of_the_socket_amid_a_video_is_no_error_of_the_disk(
     assert service.ledger.requests["GET result"] == 3
 
 
+class Dripping(httpx.AsyncByteStream):
+    """Sends a blank a while, so that no timeout of a socket ends it."""
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        await anyio.sleep(0.01)
+        return b" "
+
+
+async def test_no_answer_is_waited_for_without_end(anyio_backend, service, client_of, monkeypatch):
+    async def drip(request):
+        return httpx.Response(200, stream=Dripping())
+
+    monkeypatch.setattr("talkgen.generators.did.transport.ANSWER_SECONDS", 0.1)
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(drip)) as http,
+        client_of(service, http=http) as client,
+    ):
+        with anyio.fail_after(20), pytest.raises(ServiceUnavailable, match="TimeoutError"):
+            await client.credits()
+
+
 async def test_no_answer_is_read_without_end(anyio_backend, service, client_of, monkeypatch):
     monkeypatch.setattr("talkgen.generators.did.transport.LARGEST_ANSWER", 5000)
     for status in (200, 403):

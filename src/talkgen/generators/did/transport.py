@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Transport"]
 
 TIMEOUTS = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=None)
+ANSWER_SECONDS = 300.0  # a recording's way up may take long; what comes drop by drop ends, too
 CHUNK = 1 << 16
 LARGEST_ANSWER = 8 << 20  # bytes; a list of a hundred talks takes a twentieth
 LARGEST_VIDEO = 2 << 30  # bytes; six minutes of the largest size take a tenth
@@ -114,6 +115,7 @@ class Transport:
             telemetry.request(method, self._base_url, route) as span,
             _explained(doing),
             _read_whole(doing),
+            anyio.fail_after(ANSWER_SECONDS),
         ):
             request = self._http.build_request(
                 method,
