@@ -10,7 +10,7 @@ import attrs
 
 from talkgen.draft import Box, Draft, Person
 from talkgen.errors import FileMissing
-from talkgen.media import Encoded, Image, Speech, Text, Video
+from talkgen.media import Encoded, FileRef, Image, Speech, Text, Video
 from talkgen.protocols import Checkpoint
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from talkgen._types import JSON
-    from talkgen.media import FileRef, Tier
-    from talkgen.protocols import NewFile, StagedFiles
+    from talkgen.media import Tier
+    from talkgen.protocols import NewFile, Operation, StagedFiles
 
     Read: TypeAlias = Callable[[FileRef], Awaitable[bytes]]
 
-__all__ = ["UPLOAD", "DraftFiles", "restored"]
+__all__ = ["UPLOAD", "DraftFiles", "collected", "restored"]
 
 UPLOAD = "upload"  # the checkpoint before the first stage
 
@@ -149,6 +149,15 @@ async def restored(
         video=Video(file=files["video"], **_video(fields["video"])) if fields["video"] else None,
         metadata=dict(fields["metadata"]),
     )
+
+
+def collected(operations: Iterable[Operation]) -> list[FileRef]:
+    """The files that outside actions have brought, whether a checkpoint names them yet or not."""
+    return [
+        FileRef(**operation.facts["file"])
+        for operation in operations
+        if operation.settled == "collected" and "file" in operation.facts
+    ]
 
 
 async def _opened(field: str, file: FileRef, fields: JSON, read: Read, *, partly: bool) -> Any:

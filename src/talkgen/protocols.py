@@ -749,7 +749,9 @@ class Operation:
     Attributes:
         name: Unique within the task.
         token: Unguessable, the same for every attempt; goes into the request.
-        facts: What is known of it: JSON, never secrets or media.
+        facts: What is known of it: JSON, never secrets or media. `file`, the fields of a staged
+            file's `FileRef`, is what it has brought: once that is collected, it stays staged for
+            the next attempt, although no checkpoint names it yet.
         settled: How it ended; None while it is open.
         intended_at: When it was first intended.
     """

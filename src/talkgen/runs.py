@@ -11,7 +11,7 @@ import anyio
 import attrs
 
 from talkgen import events, notebook, telemetry
-from talkgen.checkpoints import UPLOAD, DraftFiles, restored
+from talkgen.checkpoints import UPLOAD, DraftFiles, collected, restored
 from talkgen.context import Context, WatchedOperations
 from talkgen.decisions import Answer, answer, as_talkgen_error, paid_for, space_needed
 from talkgen.draft import Draft, Result, TaskState
@@ -326,7 +326,8 @@ class Run:
                 done.pop()
             else:
                 break
-        await files.retain([file for point in done for file in point.files.values()])
+        named = [file for point in done for file in point.files.values()]
+        await files.retain([*named, *collected(task.operations.values())])
         return len(done)
 
     def _known_draft(self) -> Draft:

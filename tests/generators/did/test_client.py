@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import traceback
+from datetime import timedelta
 
 import anyio
 import attrs
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from talkgen import Text
+from talkgen._clock import utc_now
 from talkgen.errors import (
     DIdError,
     InsufficientCredits,
@@ -30,7 +32,9 @@ from talkgen.generators.did import (
     Polling,
     RetryPolicy,
     TalkRequest,
+    Wanted,
     audio_script,
+    find_talk,
     text_script,
 )
 from talkgen.generators.did.traffic import Traffic
@@ -177,7 +181,18 @@ async def test_the_link_is_sent_as_it_came_and_without_the_key(
     assert service.ledger.requests["GET result"] == 1
 
 
-@pytest.mark.parametrize("link", ["ftp://127.0.0.1/x.mp4", "file:///etc/passwd", "nothing"])
+@pytest.mark.parametrize(
+    "link",
+    [
+        "ftp://127.0.0.1/x.mp4",
+        "file:///etc/passwd",
+        "nothing",
+        "https:///x.mp4",
+        "https://[::1/x.mp4",
+        "https://127.0.0.1:99999/x.mp4",
+        "https://127.0.0.1:port/x.mp4",
+    ],
+)
 async def test_a_link_that_is_none_is_not_followed(
     anyio_backend, service, client_of, tmp_path, link
 ):
@@ -187,13 +202,20 @@ async def test_a_link_that_is_none_is_not_followed(
             await client.download(attrs.evolve(talk, result_url=link), tmp_path / "x")
 
 
-async def test_an_expired_link_is_replaced_once(anyio_backend, service, client_of, tmp_path):
+async def test_an_expired_link_is_replaced(
+    anyio_backend, service, client_of, tmp_path, monkeypatch
+):
     async with client_of(service) as client:
         talk = await client.wait_talk((await made(client)).id)
         service.advance(25 * 3600)
         await client.download(talk, tmp_path / "video.mp4")
         service.behaviour.renews_links = False
         service.advance(25 * 3600)
+        with pytest.raises(ServiceUnavailable, match="cannot be fetched") as refused:
+            await client.download(talk, tmp_path / "video.mp4")
+        assert (refused.value.talk_id, refused.value.status) == (talk.id, 403)
+        later = utc_now() + timedelta(hours=50)
+        monkeypatch.setattr("talkgen.generators.did.client.utc_now", lambda: later)
         with pytest.raises(ResultExpired) as caught:
             await client.download(talk, tmp_path / "video.mp4")
         assert caught.value.talk_id == talk.id
@@ -259,6 +281,80 @@ async def test_an_error_of_the_socket_is_no_end_of_the_waiting(anyio_backend, se
         looks = []
         assert (await client.wait_talk(talk.id, on_look=looks.append)).status == "done"
     assert [type(look) for look in looks[:2]] == [ServiceUnavailable] * 2
+
+
+class TornBody(httpx.AsyncByteStream):
+    """Breaks off as some errors of TLS do, which httpx lets through as they are."""
+
+    def __init__(self, whole):
+        self._whole, self._pieces = whole, iter([b"the beginning"])
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        for piece in self._pieces:
+            return piece
+        raise ssl.SSLError("bad record mac")
+
+    async def aclose(self):
+        await self._whole.aclose()
+
+
+async def test_an_error_of_the_socket_amid_a_video_is_no_error_of_the_disk(
+    anyio_backend, service, client_of, tmp_path
+):
+    class Torn(httpx.AsyncHTTPTransport):
+        left = 2
+
+        async def handle_async_request(self, request):
+            response = await super().handle_async_request(request)
+            if response.headers["Content-Type"] == "video/mp4" and self.left:
+                self.left -= 1
+                response.stream = TornBody(response.stream)
+            return response
+
+    path = tmp_path / "video.mp4"
+    async with httpx.AsyncClient(transport=Torn()) as http, client_of(service, http=http) as client:
+        talk = await client.wait_talk((await made(client)).id)
+        await client.download(talk, path)
+    assert path.stat().st_size > 1000
+    assert service.ledger.requests["GET result"] == 3
+
+
+class Dripping(httpx.AsyncByteStream):
+    """Sends a blank a while, so that no timeout of a socket ends it."""
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        await anyio.sleep(0.01)
+        return b" "
+
+
+async def test_no_answer_is_waited_for_without_end(anyio_backend, service, client_of, monkeypatch):
+    async def drip(request):
+        return httpx.Response(200, stream=Dripping())
+
+    monkeypatch.setattr("talkgen.generators.did.transport.ANSWER_SECONDS", 0.1)
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(drip)) as http,
+        client_of(service, http=http) as client,
+    ):
+        with anyio.fail_after(20), pytest.raises(ServiceUnavailable, match="TimeoutError"):
+            await client.credits()
+
+
+async def test_no_answer_is_read_without_end(anyio_backend, service, client_of, monkeypatch):
+    monkeypatch.setattr("talkgen.generators.did.transport.LARGEST_ANSWER", 5000)
+    for status in (200, 403):
+        service.fail("GET /credits", Fault(status=status, body=b" " * 5001))
+    async with client_of(service) as client:
+        assert (await client.credits()).remaining == 1000
+        service.fail("GET /credits", Fault(status=200, body=b" " * 5001), times=4)
+        with pytest.raises(ServiceUnavailable, match="larger than 5000 bytes"):
+            await client.credits()
 
 
 async def test_a_429_stops_all_runs_for_as_long_as_it_asks(anyio_backend, service, client_of):
@@ -360,6 +456,22 @@ async def test_cancelled_while_it_waits_to_try_again(anyio_backend, service, cli
         with anyio.move_on_after(0.3) as scope:
             await client.credits()
         assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "taken"), [(("error", "done", "done"), 1), (("done", "error"), 0)]
+)
+async def test_of_several_talks_of_one_request_one_with_a_video_is_found(
+    anyio_backend, service, client_of, outcomes, taken
+):
+    async with client_of(service) as client:
+        talks = []
+        for outcome in outcomes:
+            service.behaviour.outcome = outcome
+            talks.append(await made(client, user_data="mine"))
+        service.advance(60)
+        found = await find_talk(client, Wanted("mine", (), utc_now()))
+    assert found.id == talks[taken].id
 
 
 # --- waiting -----------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 """Every request times every kind of fault: one talk and a whole video, or the right error."""
 
 import io
+from datetime import timedelta
 
 import av
 import pytest
 
+from talkgen._clock import utc_now
 from talkgen.draft import TaskState
 from talkgen.errors import (
     DIdError,
@@ -221,7 +223,18 @@ async def test_a_talk_that_fails_is_given_back(anyio_backend, bench, outcome):
     assert [each.settled for each in await bench.operations()] == ["refused"]
 
 
-async def test_a_link_that_is_never_taken_is_reported(anyio_backend, bench):
+async def test_a_link_that_is_not_taken_while_the_video_is_kept_defers(anyio_backend, bench):
+    """The store may be in trouble, or not have it yet: it is paid for."""
+    bench.service.fail(RESULT, Fault(status=403, body=XML), times=1000)
+    assert (await bench.run()).status is TaskState.DEFERRED
+    assert bench.service.ledger.requests[RESULT] == 5
+    bench.service.heal()
+    await check_video(await bench.run(), bench.service)
+
+
+async def test_a_link_that_is_not_taken_after_a_day_is_reported(anyio_backend, bench, monkeypatch):
+    later = lambda: utc_now() + timedelta(hours=26)  # noqa: E731
+    monkeypatch.setattr("talkgen.generators.did.client.utc_now", later)
     bench.service.fail(RESULT, Fault(status=403, body=XML), times=1000)
     with pytest.raises(ResultExpired) as caught:
         await bench.run()
@@ -242,11 +255,28 @@ async def test_a_talk_that_somebody_deleted_is_reported(anyio_backend, bench):
     assert bench.service.ledger.requests[GET] == 4
 
 
-async def test_a_talk_that_never_shows_up_is_reported_at_the_deadline(anyio_backend, bench):
+async def test_a_talk_that_another_account_cannot_see_is_not_given_up(anyio_backend, bench):
+    bench.service.fail(RESULT, Fault(status=503), times=1000)
+    assert (await bench.run()).status is TaskState.DEFERRED
+    bench.service.heal()
     gone = refusal(404, "NotFoundError", "talk not found")
     bench.service.fail(GET, gone, times=1000)
-    with pytest.raises(ResultExpired):
-        await bench.run(bench.generator(timeout=60.0))
+    assert (await bench.run(bench.generator(timeout=60.0))).status is TaskState.DEFERRED
+    bench.service.heal()
+    await check_video(await bench.run(), bench.service)
+
+
+async def test_a_talk_that_does_not_show_up_within_a_day_is_reported(
+    anyio_backend, bench, monkeypatch
+):
+    bench.service.fail(GET, refusal(404, "NotFoundError", "talk not found"), times=1000)
+    generator = bench.generator(timeout=60.0)
+    assert (await bench.run(generator)).status is TaskState.DEFERRED
+    later = utc_now() + timedelta(hours=26)
+    monkeypatch.setattr("talkgen.generators.did.job.utc_now", lambda: later)
+    with pytest.raises(ResultExpired) as caught:
+        await bench.run(generator)
+    assert caught.value.talk_id == bench.service.ledger.talks[0]
 
 
 async def test_a_talk_that_shows_up_late_is_waited_for(anyio_backend, bench):
@@ -267,6 +297,21 @@ async def test_a_video_that_stays_damaged_defers(anyio_backend, bench):
     assert (await bench.run()).status is TaskState.DEFERRED
     bench.service.heal()
     await check_video(await bench.run(), bench.service)
+
+
+async def test_a_video_without_end_defers(anyio_backend, bench, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("talkgen.generators.did.transport.LARGEST_VIDEO", 1000)
+        assert (await bench.run()).status is TaskState.DEFERRED
+    assert bench.service.ledger.requests[RESULT] == 1
+    await check_video(await bench.run(), bench.service)
+
+
+async def test_an_answer_without_end_counts_as_lost(anyio_backend, bench, monkeypatch):
+    monkeypatch.setattr("talkgen.generators.did.transport.LARGEST_ANSWER", 5000)
+    bench.service.fail(POST, Fault(status=201, body=b" " * 5001, work=True))
+    await check_video(await bench.run(), bench.service)
+    assert bench.service.ledger.requests[POST] == 1
 
 
 def test_the_table_is_long_enough():

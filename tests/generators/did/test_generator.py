@@ -410,8 +410,17 @@ def test_what_is_no_key_is_refused_at_once():
 
 @pytest.mark.parametrize(
     "options",
-    [{"background": " "}, {"pad_audio": 61}, {"result_format": "gif"}],
-    ids=["background", "pad_audio", "result_format"],
+    [
+        {"background": " "},
+        {"background": "no colour"},
+        {"background": "#ffffff80"},
+        {"pad_audio": 61},
+        {"result_format": "gif"},
+        {"base_url": "api.d-id.com"},
+        {"base_url": "https://"},
+        {"base_url": "https://[::1"},
+    ],
+    ids=str,
 )
 def test_bad_options_are_refused_at_once(options):
     with pytest.raises(ValueError, match=next(iter(options))):

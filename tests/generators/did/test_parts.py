@@ -37,7 +37,7 @@ from talkgen.generators.did import (
     media,
 )
 from talkgen.generators.did.credentials import authorization
-from talkgen.generators.did.failures import failure
+from talkgen.generators.did.failures import failure, talk_failure
 from talkgen.generators.did.finding import Wanted
 from talkgen.generators.did.results import faces_of
 from talkgen.generators.did.timing import retry_after
@@ -138,6 +138,25 @@ def test_the_table(status, body, cls, said):
     assert error.retryable == error.outage == (status == 429 or status >= 500)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("times", [10_000, 300_000])
+@pytest.mark.parametrize("piece", ["[", "<", "http://", '{"a":', "\n"])
+def test_a_body_of_nothing_but_beginnings_is_read_at_once(piece, times):
+    """What looks for the end of each would take hours."""
+    error = failure(402, {}, (piece * times).encode(), doing="x")
+    assert isinstance(error, InsufficientCredits)
+    assert len(str(error)) < 1000
+
+
+def test_why_a_talk_failed_is_told_in_a_line_without_signatures():
+    said = "cannot read https://a.b/c.png?Sig=xyz\n" + "x" * 100_000
+    error = talk_failure(Talk(id="tlk_1", status="error", error_kind="FaceError", error=said))
+    assert str(error).startswith(
+        "D-ID could not make talk tlk_1: FaceError: cannot read https://a.b/c.png xxx"
+    )
+    assert len(str(error)) < 1000
+
+
 def test_facts_of_an_error():
     body = b'{"kind":"PermissionError","description":"user has no permission for stitch"}'
     error = failure(403, {}, body, doing="make a talk")
@@ -197,6 +216,7 @@ NOW = datetime(2015, 10, 21, 7, 27, 0, tzinfo=UTC)
         ("Wed, 21 Oct 2015 07:28:00 -0000", 60.0),
         ("Wed, 21 Oct 2015 07:00:00 GMT", 0.0),
         ("soon", None),
+        ("9" * 400, None),
         ("-3", None),
         ("", None),
         (None, None),
@@ -279,6 +299,15 @@ SIGNED = "https://d-id-images-prod.s3.amazonaws.com/google-oauth2%7C1/img_abc/po
 def test_what_tells_a_talk(facts, answer):
     wanted = Wanted("mine", (URL,), NOW)
     assert wanted.is_it(Talk(id="1", status="done", **facts)) is answer
+
+
+@pytest.mark.parametrize(
+    "url", ["", "img_abc", "s3://bucket", "s3://bucket/", "s3://b/portrait.jpg"]
+)
+def test_an_upload_whose_address_has_no_name_of_its_own_tells_no_talk(url):
+    """It would be somebody else's talk, and their video."""
+    wanted = Wanted("mine", (url,), NOW)
+    assert wanted.is_it(Talk(id="1", status="done", source_url=SIGNED)) is None
 
 
 # --- requests and media ------------------------------------------------------------------------

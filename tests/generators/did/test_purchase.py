@@ -1,7 +1,7 @@
 """Paying once, wherever an attempt ends."""
 
 import gc
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 
 import anyio
@@ -246,6 +246,59 @@ async def test_an_unknown_task_asks_anew_only_when_it_was_forgotten(anyio_backen
     assert len(bench.service.ledger.talks) == 1
 
 
+async def test_an_unknown_task_is_not_asked_for_anew_by_a_generator_that_would(
+    anyio_backend, bench
+):
+    await unknown(bench)
+    bench.service.behaviour.list_delay = 1e6
+    with pytest.raises(OutcomeUnknown):
+        await bench.run(bench.generator(repost=True))
+    assert bench.service.ledger.requests[POST] == len(bench.service.ledger.talks) == 1
+
+
+async def test_what_was_cancelled_in_the_line_was_not_asked_for(
+    anyio_backend, bench, client_of, monkeypatch
+):
+    """It is neither searched for nor unknown."""
+    async with client_of(bench.service) as client:
+        waiting = anyio.Event()
+
+        @asynccontextmanager
+        async def never(**_options):
+            waiting.set()
+            await anyio.sleep_forever()
+            yield
+
+        async def then_wait(request, **options):
+            monkeypatch.setattr(client._session.traffic, "turn", never)
+            return await ask(request, **options)
+
+        ask = client.create_talk
+        monkeypatch.setattr(client, "create_talk", then_wait)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(attempt, bench, bench.generator(client=client))
+            with anyio.fail_after(30):
+                await waiting.wait()
+            tasks.cancel_scope.cancel()
+    await attempt(bench, bench.generator(repost=False))
+    assert bench.service.ledger.requests[LIST] == 0
+    assert bench.service.ledger.requests[POST] == 1
+
+
+async def test_a_talk_that_is_gone_is_settled_although_its_attempt_died_before(
+    anyio_backend, bench
+):
+    """An open operation would have every later failure deferred."""
+    bench.service.fail("GET result", Fault(status=503), times=1000)
+    assert (await bench.run()).status is TaskState.DEFERRED
+    bench.service.heal()
+    journal = await bench.journal.claim("task")
+    await journal.record("d_id_talk_1", gone=True)
+    await journal.finish(TaskState.DEFERRED, None)
+    assert (await bench.run()).success
+    assert [each.settled for each in await bench.operations()] == ["unknown", "collected"]
+
+
 async def test_nothing_is_kept_there_also_if_the_process_died_after_collecting(
     anyio_backend, bench
 ):
@@ -254,6 +307,25 @@ async def test_nothing_is_kept_there_also_if_the_process_died_after_collecting(
     state = bench.service._state
     assert (list(state.images), list(state.audios), list(state.there())) == ([], [], [])
     assert bench.service.ledger.downloads == 1
+
+
+async def test_what_was_collected_and_deleted_there_outlives_a_run_that_fails_afterwards(
+    anyio_backend, bench, monkeypatch
+):
+    """No checkpoint names the video yet, and D-ID has it no more."""
+    tidied = job.Job._tidy
+
+    async def then_fails(self):
+        await tidied(self)
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Job, "_tidy", then_fails)
+        result = await bench.run(bench.generator(keep_remote=False))
+        assert result.status is TaskState.DEFERRED
+    assert (await bench.run(bench.generator(keep_remote=False))).success
+    ledger = bench.service.ledger
+    assert (len(ledger.talks), ledger.charged, ledger.downloads) == (1, 1, 1)
 
 
 async def test_without_reposting_an_absent_talk_is_unknown_at_once(anyio_backend, bench):

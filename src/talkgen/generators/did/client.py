@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import re
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, Self
+from urllib.parse import urlsplit
 
 import anyio
 
 from talkgen import telemetry
+from talkgen._clock import utc_now
 from talkgen.errors import (
     DIdError,
     OutcomeUnknown,
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
     from talkgen.generators.did.results import FaceBox
     from talkgen.generators.did.transport import Transport
 
-__all__ = ["BASE_URL", "DIdClient"]
+__all__ = ["BASE_URL", "VIDEOS_KEPT", "DIdClient", "check_base_url"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +65,23 @@ AUDIO_TYPES = {
 FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,50}")
 NOT_FOUND = 404
 DOWNLOADS = 4  # at a time
+VIDEOS_KEPT = timedelta(hours=25)  # from the request on: D-ID keeps them for a day from the end on
 LOOK_SECONDS = 10.0  # real ones, that a look may take beyond the deadline
+
+
+def check_base_url(url: str) -> None:
+    """Refuse what no request can be sent to.
+
+    Raises:
+        ValueError: It is no http or https address, or names no host.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(f"base_url={url!r} must be an address like {BASE_URL!r}")
 
 
 class DIdClient:
@@ -111,8 +130,9 @@ class DIdClient:
             clock: By which it waits.
 
         Raises:
-            ValueError: The key is in none of these forms.
+            ValueError: The key is in none of these forms, or the address is none.
         """
+        check_base_url(base_url)
         self._header = authorization(api_key)
         self._base_url = base_url
         self._http, self._verify, self._http2 = http, verify, http2
@@ -247,6 +267,7 @@ class DIdClient:
         self,
         request: TalkRequest,
         *,
+        on_sending: Callable[[], Awaitable[object]] | None = None,
         on_created: Callable[[Talk], Awaitable[object]] | None = None,
         since: int | None = None,
     ) -> Talk:
@@ -257,6 +278,8 @@ class DIdClient:
 
         Args:
             request: What is wanted. Give it `user_data` that nothing else has.
+            on_sending: Awaited each time that it is about to be sent, when it need not wait any
+                more: writes down that it will be.
             on_created: Awaited with the talk before anything else can happen: writes its id down.
             since: `refusals` when the video was begun; by default, now.
 
@@ -267,15 +290,19 @@ class DIdClient:
             TimeoutError: It was created, and `on_created` did not end.
         """
         since = self.refusals if since is None else since
-        return await self._session.retried(partial(self._post_talk, request, on_created, since))
+        post = partial(self._post_talk, request, on_sending, on_created, since)
+        return await self._session.retried(post)
 
     async def _post_talk(
         self,
         request: TalkRequest,
+        on_sending: Callable[[], Awaitable[object]] | None,
         on_created: Callable[[Talk], Awaitable[object]] | None,
         since: int,
     ) -> Talk:
         async with self._session.traffic.turn(since=since):
+            if on_sending is not None:
+                await on_sending()
             with anyio.CancelScope(shield=True):
                 talk = await self._post_within_deadline(request)
                 if on_created is not None:
@@ -413,32 +440,41 @@ class DIdClient:
     async def download(self, talk: Talk, path: str | os.PathLike[str]) -> None:
         """Fetch a talk's video into a file.
 
-        A link that is not taken any more is replaced by a new one, once.
+        A link that is not taken any more is replaced by a new one.
 
         Args:
             talk: It is done.
             path: The file to write, replaced whole or left in pieces: check it.
 
         Raises:
-            talkgen.errors.ResultExpired: The new link is not taken either.
+            talkgen.errors.ResultExpired: The talk is gone; or it is older than a day, and a new
+                link is not taken either.
+            talkgen.errors.ServiceUnavailable: D-ID or its videos are out of reach, or a new link
+                to a video that is still kept is not taken: it may be, later.
             talkgen.errors.DIdError: See the module `talkgen.errors`.
         """
         try:
-            await self._fetch(talk, path)
+            await self._session.retried(partial(self._fetch, talk, path))
         except ResultExpired:
-            fresh = await self.get_talk(talk.id)
-            try:
-                await self._fetch(fresh, path)
-            except ResultExpired as error:
-                error.talk_id = talk.id
-                raise
+            await self._session.retried(partial(self._fetch_anew, talk.id, path))
+
+    async def _fetch_anew(self, talk_id: str, path: str | os.PathLike[str]) -> None:
+        talk = await self._seen(talk_id)
+        try:
+            await self._fetch(talk, path)
+        except ResultExpired as error:
+            error.talk_id = talk_id
+            # The store refuses what it does not have yet, or cannot look up, in the same words.
+            if talk.created_at is None or utc_now() - talk.created_at < VIDEOS_KEPT:
+                raise _not_taken(error) from error
+            raise
 
     async def _fetch(self, talk: Talk, path: str | os.PathLike[str]) -> None:
         if talk.result_url is None:
             raise DIdError(f"Talk {talk.id} has no video: it is {talk.status}.", talk_id=talk.id)
         async with self._downloads:
             transport = await self._session.transport()
-            await self._session.retried(partial(transport.download, talk.result_url, path))
+            await transport.download(talk.result_url, path)
 
     # --- the account ---------------------------------------------------------------------------
 
@@ -476,6 +512,16 @@ def _lost(request: TalkRequest, cause: Exception | None) -> OutcomeUnknown:
     )
     error.token = request.user_data
     return error
+
+
+def _not_taken(refusal: ResultExpired) -> ServiceUnavailable:
+    return ServiceUnavailable(
+        f"The video of talk {refusal.talk_id} cannot be fetched: {refusal}",
+        hint="D-ID says that it is there, and keeps it for a day: recover() collects it. Look at "
+        "whether a firewall or a proxy lets the host of the videos through.",
+        status=refusal.status,
+        talk_id=refusal.talk_id,
+    )
 
 
 def _media_type(file_name: str, known: Mapping[str, str]) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from talkgen._types import JSON
     from talkgen.generators.did.results import Talk
 
-__all__ = ["failure", "talk_failure", "without_queries"]
+__all__ = ["failure", "talk_failure"]
 
 # The first row that fits. A status ends with * where any of its class is meant, a kind is None
 # where the answer has none: then it is the gateway's, and not the application's.
@@ -63,7 +63,8 @@ KIND_HINTS = {
 FEATURE = re.compile(r"no permission for\s+['\"]?([\w:.-]+)")
 QUERY = re.compile(r"((?:https?|s3)://[^\s?'\"]+)\?[^\s'\"]+")
 XML = re.compile(r"<(Code|Message)>([^<]*)</")
-LONGEST = 300
+LONGEST = 300  # characters that are shown
+LONGEST_BODY = 1 << 14  # bytes or characters; what is longer explains nothing
 
 
 @attrs.frozen
@@ -116,14 +117,15 @@ def class_of(status: int, kind: str | None) -> type[DIdError]:
 
 def explained_by(body: bytes, key: str = "") -> Explanation:
     """Read a body that may be anything; links in it lose their signatures."""
-    said = _read(body.decode("utf-8", errors="replace").strip())
+    explains = len(body) <= LONGEST_BODY
+    said = _read(body.decode("utf-8", errors="replace").strip() if explains else "")
     return attrs.evolve(said, text=_short(hidden(said.text, key)))
 
 
 def _read(text: str) -> Explanation:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Explanation(None, _from_xml(text))
     if not isinstance(value, dict):
         return Explanation(None, text)
@@ -152,11 +154,11 @@ def _details(details: JSON) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(without_queries(text).split())
+    line = " ".join(_without_queries(text[:LONGEST_BODY]).split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
-def without_queries(text: str) -> str:
+def _without_queries(text: str) -> str:
     """A text whose links have lost what signs them."""
     return QUERY.sub(r"\1", text)
 
@@ -166,7 +168,7 @@ def talk_failure(talk: Talk) -> TalkFailed | TalkRejected:
     cls, what = (
         (TalkRejected, "rejected") if talk.status == "rejected" else (TalkFailed, "could not make")
     )
-    why = ": ".join(filter(None, (talk.error_kind, without_queries(talk.error or ""))))
+    why = _short(": ".join(filter(None, (talk.error_kind, talk.error))))
     return cls(
         f"D-ID {what} talk {talk.id}: {why or 'it does not say why'}.",
         kind=talk.error_kind,

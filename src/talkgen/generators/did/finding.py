@@ -42,8 +42,10 @@ class Wanted:
         """Whether a talk is the one; None where what is shown of it does not tell."""
         if talk.user_data:
             return talk.user_data == self.user_data
-        shown = unquote(talk.source_url or "")
-        return any(_object_name(url) in shown for url in self.source_urls) or None
+        shown = unquote((talk.source_url or "").partition("?")[0])
+        names = map(_object_name, self.source_urls)
+        # A name without a folder of its own may be anybody's.
+        return any("/" in name and shown.endswith(f"/{name}") for name in names) or None
 
     def may_be(self, talk: Talk) -> bool:
         """It was made since then, as far as is known."""
@@ -52,7 +54,7 @@ class Wanted:
 
 def _object_name(url: str) -> str:
     """What stays the same of an upload's address in a signed link to it."""
-    return unquote(url).partition("://")[2].partition("/")[2]
+    return unquote(url.partition("?")[0]).partition("://")[2].partition("/")[2]
 
 
 async def find_talk(client: DIdClient, wanted: Wanted) -> Talk | None:
@@ -67,7 +69,8 @@ async def find_talk(client: DIdClient, wanted: Wanted) -> Talk | None:
         wanted: What is known of the talk.
 
     Returns:
-        The talk; the oldest where there are several. None if it was absent throughout.
+        The talk; where there are several, the oldest of those that have not failed. None if it
+        was absent throughout.
 
     Raises:
         talkgen.errors.DIdError: The list could not be read, so nothing is known.
@@ -76,7 +79,7 @@ async def find_talk(client: DIdClient, wanted: Wanted) -> Talk | None:
     if len(found) > 1:
         names = ", ".join(talk.id for talk in found)
         logger.warning("D-ID has several talks of one request, and was paid for each: %s", names)
-    return min(found, key=lambda talk: talk.created_at or LATEST, default=None)
+    return min(found, key=lambda talk: (talk.failed, talk.created_at or LATEST), default=None)
 
 
 async def _settled(client: DIdClient, wanted: Wanted) -> list[Talk]:

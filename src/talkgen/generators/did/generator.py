@@ -9,8 +9,9 @@ import attrs
 
 from talkgen._types import Secret
 from talkgen.errors import BudgetExceeded, Unauthorized
+from talkgen.generators.backgrounds import WHITE, check_colour
 from talkgen.generators.did import media
-from talkgen.generators.did.client import BASE_URL, DIdClient
+from talkgen.generators.did.client import BASE_URL, DIdClient, check_base_url
 from talkgen.generators.did.credentials import authorization
 from talkgen.generators.did.job import Job, credits_for
 from talkgen.generators.did.purchase import Purchase
@@ -42,9 +43,8 @@ def _expressions(value: Iterable[Expression]) -> tuple[Expression, ...]:
     return tuple(value)
 
 
-def _colour(_generator: object, _attribute: object, value: str) -> None:
-    if not value.strip():
-        raise ValueError("background must be a colour, like '#ffffff' or 'teal'")
+def _address(_generator: object, _attribute: object, value: str) -> None:
+    check_base_url(value)
 
 
 def _not_negative(_generator: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
@@ -97,8 +97,8 @@ class DIdGenerator:
     accepts_text: ClassVar[bool] = True
 
     api_key: Secret | None = attrs.field(default=None, converter=_key)
-    base_url: str = attrs.field(default=BASE_URL, kw_only=True)
-    background: str = attrs.field(default="#ffffff", kw_only=True, validator=_colour)
+    base_url: str = attrs.field(default=BASE_URL, kw_only=True, validator=_address)
+    background: str = attrs.field(default=WHITE, kw_only=True, validator=check_colour)
     stitch: bool = attrs.field(default=True, kw_only=True)
     fluent: bool = attrs.field(default=False, kw_only=True)
     pad_audio: float = attrs.field(default=0.0, kw_only=True)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from math import ceil
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -20,10 +20,12 @@ from talkgen.errors import (
     MediaFailed,
     NoFaceInPortrait,
     ResultExpired,
+    ServiceUnavailable,
     TalkFailed,
     TalkRejected,
 )
 from talkgen.generators.did import media
+from talkgen.generators.did.client import VIDEOS_KEPT
 from talkgen.generators.did.purchase import user_data_of
 from talkgen.generators.did.request import TalkRequest, audio_script, text_script
 from talkgen.generators.did.results import Talk
@@ -31,7 +33,7 @@ from talkgen.media import FileRef, Speech, Text, Video
 from talkgen.models.face import find_mesh
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from pathlib import Path
 
     from talkgen._types import JSON
@@ -89,6 +91,7 @@ class Job:
     _context: StageContext
     _timings: dict[str, float] = attrs.field(factory=dict)
     _seen: str = "asked for"
+    _shown: bool = False  # the account's key shows the talk
 
     async def video(self) -> Video:
         """Do whatever is left to be done."""
@@ -167,7 +170,9 @@ class Job:
         except (TalkFailed, TalkRejected):
             await purchase.settle("refused")  # D-ID gives the credits back
             raise
-        except ResultExpired:
+        except ResultExpired as error:
+            if not self._shown and utc_now() - purchase.known.intended_at < VIDEOS_KEPT:
+                raise _not_shown(error) from error
             await purchase.gone()
             raise
 
@@ -229,6 +234,7 @@ class Job:
             await anyio.sleep(TICK)
 
     def _looked(self, seen: Talk | DIdError) -> None:
+        self._shown |= isinstance(seen, Talk)
         self._seen = seen.status if isinstance(seen, Talk) else "not reached just now"
 
     @contextmanager
@@ -249,7 +255,7 @@ class Job:
                 facts = await self._downloaded(talk, path)
             file = await self._context.files.put("videos", f"final.{suffix}", path)
         video = self._described(file, facts, cost)
-        await self._purchase.record(credits=cost, video=_to_json(video))
+        await self._purchase.record(credits=cost, **_to_json(video))
         await self._purchase.settle("collected")
         self._generator.settle(self._context.task_id, cost)
         self._context.report(1.0, "Video received from D-ID", stage="did_complete")
@@ -296,7 +302,7 @@ class Job:
         operation = self._purchase.operation
         if operation is None or operation.settled != "collected":
             return None
-        video = _from_json(operation.facts["video"], self._context.task_id)
+        video = _from_json(operation.facts)
         try:
             await self._context.files.get(video.file)
         except FileMissing:
@@ -320,22 +326,27 @@ class Job:
                 logger.warning("task %s: %s", self._context.task_id, str(error))
 
 
+def _not_shown(error: ResultExpired) -> ServiceUnavailable:
+    return ServiceUnavailable(
+        f"D-ID took the request for talk {error.talk_id}, and does not show the talk.",
+        hint="It is paid for: recover() looks again. Look at whether the key is still that of the "
+        "account which asked for it.",
+        status=error.status,
+        talk_id=error.talk_id,
+    )
+
+
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
 def _to_json(video: Video) -> dict[str, JSON]:
     """A video as facts of the journal, which keeps no link that is signed."""
-    facts: dict[str, JSON] = attrs.asdict(video, recurse=True, filter=_journaled)
-    if "?" in video.url:
-        facts["file"]["url"] = ""
-    return facts
+    file = attrs.asdict(video.file) | ({"url": ""} if "?" in video.url else {})
+    fields = {"duration": video.duration, "fps": video.fps, "size": video.size}
+    return {"file": file, "video": {**fields, "metadata": video.metadata}}
 
 
-def _journaled(attribute: attrs.Attribute[Any], _value: object) -> bool:
-    return attribute.name != "reader"
-
-
-def _from_json(facts: dict[str, JSON], task_id: str) -> Video:
-    file = FileRef(**{**facts["file"], "task_id": task_id})
-    return Video(**{**facts, "file": file, "size": tuple(facts["size"])})
+def _from_json(facts: Mapping[str, JSON]) -> Video:
+    video = facts["video"]
+    return Video(file=FileRef(**facts["file"]), **{**video, "size": tuple(video["size"])})

@@ -43,7 +43,7 @@ class Looks:
                 raise seen
             return None
         self._was_there, self._missing = True, 0
-        if seen.ended and seen.status != "done":
+        if seen.failed:
             raise talk_failure(seen)
         return seen if seen.status == "done" and seen.result_url else None
 

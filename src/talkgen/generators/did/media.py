@@ -84,12 +84,11 @@ def on_background(portrait: Image, background: str) -> Image:
         return portrait
     with explained():
         import numpy as np
-        from PIL import ImageColor
 
-    colour = np.array(ImageColor.getrgb(background)[:3], np.float32)
-    alpha = portrait.pixels[..., 3:].astype(np.float32) / 255
-    mixed = portrait.pixels[..., :3] * alpha + colour * (1 - alpha)
-    return Image(np.rint(mixed).astype(np.uint8))
+        from talkgen.codecs import parse_colour
+        from talkgen.models.matting import over
+    behind = np.full((portrait.height, portrait.width, 3), parse_colour(background), np.uint8)
+    return Image(over(portrait.pixels, behind))
 
 
 def sound(speech: Speech) -> Encoded:

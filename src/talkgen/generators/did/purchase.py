@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -55,6 +56,8 @@ class Purchase:
             operation = await operations.get(name)
             if operation is None or not _done_with(operation):
                 break
+            if operation.settled is None:  # the attempt died amid `gone`
+                await operations.settle(name, "unknown")
         return cls(client, since, operations, name, operation)
 
     async def intend(self, **facts: JSON) -> Operation:
@@ -109,11 +112,9 @@ class Purchase:
             posts = self.known.facts["posts"]
             if posts and await self._found():
                 continue
-            if posts >= (2 if repost else 1):
+            if self.known.settled == "unknown" or posts >= (2 if repost else 1):
                 await self._give_up(None)
-            wanted = await request()
-            await self.record(posts=posts + 1)
-            await self._post(wanted, posts)
+            await self._post(await request(), posts)
         return str(number)
 
     async def _found(self) -> bool:
@@ -130,7 +131,12 @@ class Purchase:
     async def _post(self, request: TalkRequest, lost_before: int) -> None:
         """Ask once; that the answer was lost is no error yet."""
         try:
-            await self._client.create_talk(request, on_created=self._write_down, since=self._since)
+            await self._client.create_talk(
+                request,
+                on_sending=partial(self.record, posts=lost_before + 1),
+                on_created=self._write_down,
+                since=self._since,
+            )
         except OutcomeUnknown as error:
             logger.warning("%s", str(error))  # not the error: a kept record would keep its frames
         except DIdError as error:

@@ -135,6 +135,11 @@ class Talk:
         return self.status in ENDS
 
     @property
+    def failed(self) -> bool:
+        """It has ended without a video."""
+        return self.ended and self.status != "done"
+
+    @property
     def known(self) -> bool:
         """The status is one that D-ID documents."""
         return self.status in KNOWN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from datetime import UTC, datetime
@@ -137,7 +138,7 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     """
     text = (value or "").strip()
     if text.isascii() and text.isdecimal():
-        return float(text)
+        return seconds if math.isfinite(seconds := float(text)) else None
     try:
         date = parsedate_to_datetime(text)
         date = date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -22,14 +22,17 @@ with explained():
 if TYPE_CHECKING:
     import os
     import ssl
-    from collections.abc import Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from talkgen._types import JSON, Secret
 
 __all__ = ["Transport"]
 
 TIMEOUTS = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=None)
+ANSWER_SECONDS = 300.0  # a recording's way up may take long; what comes drop by drop ends, too
 CHUNK = 1 << 16
+LARGEST_ANSWER = 8 << 20  # bytes; a list of a hundred talks takes a twentieth
+LARGEST_VIDEO = 2 << 30  # bytes; six minutes of the largest size take a tenth
 GONE = frozenset({403, 404, 410})
 
 # Nothing of the request left this machine.
@@ -108,28 +111,29 @@ class Transport:
             talkgen.errors.DIdError: The class for what went wrong. `ServiceUnavailable.sent`
                 tells whether the request may have arrived.
         """
-        with telemetry.request(method, self._base_url, route) as span:
-            with _explained(doing), _read_whole(doing):
-                response = await self._http.request(
-                    method,
-                    self._base_url + route.replace("{id}", quote(item, safe="")),
-                    json=body,
-                    params=params,
-                    headers={"Authorization": self._header},
-                    auth=None,
-                    follow_redirects=False,
-                    **form,
-                )
-            span.set("http.response.status_code", response.status_code)
-            if not response.is_success:
-                raise failure(
-                    response.status_code,
-                    response.headers,
-                    response.content,
-                    doing=doing,
-                    key=self._header,
-                )
-        return _read(response.content, doing) if response.content else None
+        with (
+            telemetry.request(method, self._base_url, route) as span,
+            _explained(doing),
+            _read_whole(doing),
+            anyio.fail_after(ANSWER_SECONDS),
+        ):
+            request = self._http.build_request(
+                method,
+                self._base_url + route.replace("{id}", quote(item, safe="")),
+                json=body,
+                params=params,
+                headers={"Authorization": self._header},
+                **form,
+            )
+            async with self._sent(request, span) as response:
+                if not response.is_success:
+                    raise await self._refusal(response, doing)
+                return _read(await _content(response, doing), doing)
+
+    async def _refusal(self, response: httpx.Response, doing: str) -> DIdError:
+        """Of a function of its own, so that no frame of the traceback has the body."""
+        body = await _content(response, doing)
+        return failure(response.status_code, response.headers, body, doing=doing, key=self._header)
 
     async def download(self, url: str, path: str | os.PathLike[str]) -> None:
         """Fetch a result into a file, without the key and without touching the link.
@@ -145,28 +149,40 @@ class Transport:
         doing = "send the video"
         request = self._link(url)
         with telemetry.request("GET", url) as span, _explained(doing):
-            response = await self._http.send(
-                request, stream=True, auth=None, follow_redirects=False
-            )
-            span.set("http.response.status_code", response.status_code)
-            try:
+            async with self._sent(request, span) as response:
                 if not response.is_success:
-                    _refuse(response.status_code, await response.aread(), doing)
-                async with await anyio.open_file(path, "wb") as file:
-                    async for chunk in response.aiter_bytes(CHUNK):
-                        await file.write(chunk)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await response.aclose()
+                    refusal = await self._refusal(response, doing)
+                    if response.status_code in GONE:
+                        raise ResultExpired(refusal.message, status=refusal.status)
+                    raise refusal
+                await _written(response, path, doing)
+
+    @asynccontextmanager
+    async def _sent(
+        self, request: httpx.Request, span: telemetry.Span
+    ) -> AsyncIterator[httpx.Response]:
+        """The answer to a request, its body unread; nobody is followed to another host."""
+        response = await self._http.send(request, stream=True, auth=None, follow_redirects=False)
+        try:
+            span.set("http.response.status_code", response.status_code)
+            yield response
+        finally:
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
 
     def _link(self, url: str) -> httpx.Request:
         """A request whose target is the link, byte for byte."""
-        parts = urlsplit(url)
         allowed = {"https", urlsplit(self._base_url).scheme}
-        if parts.scheme not in allowed or not parts.netloc or not url.isascii():
+        try:
+            parts = urlsplit(url)
+            origin = f"{parts.scheme}://{parts.netloc}"
+            request = self._http.build_request("GET", origin)
+            named = parts.hostname and parts.port != 0  # a port that is none raises
+            usable = named and parts.scheme in allowed and url.isascii()
+        except (ValueError, httpx.InvalidURL):
+            usable = False
+        if not usable:
             raise DIdError("D-ID gave a link to the video that is no https link.")
-        origin = f"{parts.scheme}://{parts.netloc}"
-        request = self._http.build_request("GET", origin)
         request.headers.pop("Authorization", None)
         request.url = _Link(origin, url[len(origin) :].partition("#")[0] or "/")
         return request
@@ -204,16 +220,38 @@ def _above_debug(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG
 
 
-def _refuse(status: int, body: bytes, doing: str) -> None:
-    error = failure(status, {}, body, doing=doing)
-    if status in GONE:
-        raise ResultExpired(error.message, status=status)
-    raise error
+async def _content(response: httpx.Response, doing: str) -> bytes:
+    content = bytearray()
+    async for piece in response.aiter_bytes(CHUNK):
+        content += piece
+        if len(content) > LARGEST_ANSWER:
+            raise ServiceUnavailable(
+                f"D-ID's answer to the request to {doing} is larger than {LARGEST_ANSWER} bytes."
+            )
+    return bytes(content)
+
+
+async def _written(response: httpx.Response, path: str | os.PathLike[str], doing: str) -> None:
+    """Write a body to a file; what goes wrong with the disk is not the service's."""
+    pieces, size = response.aiter_bytes(CHUNK), 0
+    async with await anyio.open_file(path, "wb") as file:
+        while True:
+            with _read_whole(doing):
+                piece = await anext(pieces, b"")
+            if not piece:
+                return
+            size += len(piece)
+            if size > LARGEST_VIDEO:
+                raise DIdError(
+                    f"D-ID's video is larger than {LARGEST_VIDEO} bytes.",
+                    hint="Look at the talk in D-ID's studio.",
+                )
+            await file.write(piece)
 
 
 def _read(content: bytes, doing: str) -> JSON:
     try:
-        return json.loads(content)
+        return json.loads(content) if content else None
     except (ValueError, RecursionError) as error:
         raise ServiceUnavailable(
             f"D-ID's answer to the request to {doing} cannot be read: it is no JSON."

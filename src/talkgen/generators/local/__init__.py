@@ -16,6 +16,7 @@ import anyio.to_thread
 import attrs
 from anyio.lowlevel import RunVar
 
+from talkgen.generators.backgrounds import WHITE, check_colour
 from talkgen.media import Speech, Video
 from talkgen.requirements import explained
 
@@ -26,21 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalGenerator"]
 
-VERSION = 2  # raised whenever the same input gives another video
+VERSION = 3  # raised whenever the same input gives another video
 SMALLEST, LARGEST = 16, 1080
 FRONTAL = 45  # degrees that a head may be turned aside
-WHITE = "#ffffff"
-
-
-def _colour(_instance: object, _attribute: object, value: str) -> None:
-    if value == WHITE:  # needs no Pillow, which a pipeline is assembled without
-        return
-    from talkgen import codecs
-
-    try:
-        codecs.parse_colour(value)
-    except ValueError as error:
-        raise ValueError(f"background={value!r}: {error}") from error
 
 
 _renders: RunVar[anyio.CapacityLimiter] = RunVar("talkgen_renders")
@@ -62,9 +51,7 @@ class LocalGenerator:
     size: int = attrs.field(default=512)
     fps: int = attrs.field(default=25, validator=attrs.validators.in_({25, 30}))
     seed: int = 0
-    background: str = attrs.field(
-        default=WHITE, validator=[attrs.validators.instance_of(str), _colour]
-    )
+    background: str = attrs.field(default=WHITE, validator=check_colour)
 
     @size.validator
     def _within(self, _attribute: object, value: int) -> None:

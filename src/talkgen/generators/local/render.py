@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from talkgen.generators.local import LocalGenerator
     from talkgen.generators.local.motion import Motion
+    from talkgen.generators.local.rig import Floats
     from talkgen.media import Speech
     from talkgen.models.face import FaceMesh
     from talkgen.protocols import GPUScheduler
@@ -38,6 +39,7 @@ OPAQUE = 255
 ENLARGED = 1.3  # beyond this a portrait looks soft, and is sharpened a little
 SHARPENING = 0.35
 CLEAR = 0.8  # confidence in a face from which its landmarks are where they seem
+WIDE = 8.0  # pixels of a blur's radius from which nothing fine is left
 LEAST_SEEN = 0.02  # alpha from which a pixel has something of the person
 
 
@@ -58,8 +60,9 @@ class Scene:
 
 async def prepare(generator: LocalGenerator, portrait: Image, scheduler: GPUScheduler) -> Scene:
     """Find the face, cut the person out where that is not done, and set up the rig."""
+    found = await find_mesh(portrait, scheduler=scheduler)  # a small video may be too small for it
     scaled = await anyio.to_thread.run_sync(_scaled, portrait, generator.size)
-    mesh = await find_mesh(scaled, scheduler=scheduler)
+    mesh = _within(scaled, found, portrait)
     matte = None if _cut_out(scaled) else await scheduler.run(SelfieSegmentationModel(), scaled)
     colour = parse_colour(generator.background)
     return await anyio.to_thread.run_sync(_scene, scaled, mesh, matte, colour)
@@ -165,6 +168,12 @@ def _scaled(portrait: Image, size: int) -> Image:
     return _sharpened(scaled) if factor > ENLARGED else scaled
 
 
+def _within(scaled: Image, mesh: FaceMesh, portrait: Image) -> FaceMesh:
+    """The mesh as it lies in the scaled portrait."""
+    across, down = scaled.width / portrait.width, scaled.height / portrait.height
+    return attrs.evolve(mesh, points=mesh.points * np.array([across, down, across], np.float32))
+
+
 def _sharpened(image: Image) -> Image:
     pixels = image.pixels.copy()
     soft = cv2.GaussianBlur(pixels[..., :3], (0, 0), 1.6)
@@ -183,9 +192,20 @@ def _behind(
     plate = pixels * known[..., None]
     filled, weight = plate, known
     for radius in (unit / 16, unit / 4, unit, unit * 4):
-        share = cv2.GaussianBlur(known, (0, 0), radius)
-        guess = cv2.GaussianBlur(plate, (0, 0), radius) / np.maximum(share, 1e-6)[..., None]
+        share = _blurred(known, radius)
+        guess = _blurred(plate, radius) / np.maximum(share, 1e-6)[..., None]
         part = np.clip((share - 1e-3) * 100, 0, 1) * (1 - weight)
         filled = filled + guess * part[..., None]
         weight = weight + part
     return np.clip(filled / np.maximum(weight, 1e-6)[..., None], 0, 255).astype(np.uint8)
+
+
+def _blurred(values: Floats, radius: float) -> Floats:
+    """A Gaussian blur; a wide one leaves nothing fine, and is as good on a smaller picture."""
+    height, width = values.shape[:2]
+    shrink = max(1.0, radius / WIDE)
+    small = (max(1, round(width / shrink)), max(1, round(height / shrink)))
+    blurred = cv2.GaussianBlur(
+        cv2.resize(values, small, interpolation=cv2.INTER_AREA), (0, 0), radius / shrink
+    )
+    return np.asarray(cv2.resize(blurred, (width, height)), np.float32)

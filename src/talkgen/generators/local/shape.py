@@ -164,11 +164,11 @@ class Shape:
 
     def healed(self, part: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The skin without the dark corners that a smile has and a closed mouth has not."""
-        if not self.smile:
-            return part
         off = np.abs(self.v - self.lips.upper_line(self.u) - self.lips.gap(self.u) / 2)
         across = np.abs(self.lips.across(self.u))
         corner = (across > 0.7) & (across < 1.2) & (off < 0.11)  # noqa: PLR2004 - around them
+        if not self.smile or not corner.any():  # none in the smallest videos
+            return part
         grey = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY)
         dark = corner & (grey < 0.72 * np.median(grey[corner]))
         hole = cv2.dilate(dark.astype(np.uint8), np.ones((3, 3), np.uint8))
@@ -177,7 +177,8 @@ class Shape:
     def light(self, part: NDArray[np.uint8]) -> float:
         """How bright the lips are: the mouth lies in the same light, 0.25..1."""
         lips = (np.abs(self.v) < 0.12) & (self.along < 0.8)  # noqa: PLR2004 - about the lips
-        return float(np.clip(np.median(part[lips].max(axis=-1)) / 190, 0.25, 1))
+        seen = part[lips] if lips.any() else part
+        return float(np.clip(np.median(seen.max(axis=-1)) / 190, 0.25, 1))
 
     def behind(self, part: Floats, light: float) -> Floats:
         """The photo's own teeth where it shows them, else painted ones; a dark mouth below."""
