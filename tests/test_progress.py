@@ -236,6 +236,45 @@ def test_ended_histories_are_dropped_after_their_retention():
     assert tracker.latest("u") is None
 
 
+@pytest.mark.parametrize("why", ["forgotten", "taken over", "refused"])
+def test_a_history_that_nobody_can_ask_for_is_not_kept(why):
+    tracker = ProgressTracker()
+    first = tracker.begin("t")
+    tracker.take_over(first)
+    cancelled(first)
+    tracker.end(first)
+    if why == "forgotten":
+        tracker.forget("t")
+        gone, kept = weakref.ref(first), []
+    else:
+        second = tracker.begin("t", attempt=2)
+        if why == "taken over":
+            tracker.take_over(second)
+        cancelled(second)
+        tracker.end(second)
+        gone, kept = (first, second) if why == "taken over" else (second, first)
+        gone, kept = weakref.ref(gone), [weakref.ref(kept)]
+        del second
+    del first
+    gc.collect()
+    assert gone() is None
+    assert list(tracker.histories()) == [history() for history in kept]
+
+
+def test_an_attempt_that_goes_on_outlives_the_retention_of_the_one_before():
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    tracker = ProgressTracker(retention=timedelta(minutes=60), clock=lambda: now)
+    for attempt in (1, 2):
+        history = tracker.begin("t", attempt)
+        tracker.take_over(history)
+        cancelled(history)
+        tracker.end(history)
+        now += timedelta(minutes=59)
+    assert tracker.histories() == (history,)
+    now += timedelta(minutes=1)
+    assert tracker.histories() == ()
+
+
 async def test_what_is_told_aside_takes_no_reader_back(anyio_backend):
     """It keeps its place between two events, or is left out: cursor and progress never fall."""
     history = (tracker := ProgressTracker()).begin("t")

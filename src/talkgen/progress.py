@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import deque
+from collections import OrderedDict
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic
@@ -331,7 +331,7 @@ class ProgressTracker:
         self._histories: dict[str, History] = {}
         # Of tasks that have not begun, kept by those who wait for them: ids may be anybody's guess.
         self._awaited: WeakValueDictionary[str, History] = WeakValueDictionary()
-        self._ended: deque[tuple[datetime, History]] = deque()
+        self._ended: OrderedDict[str, datetime] = OrderedDict()  # of these, when; oldest first
 
     def begin(self, task_id: str, attempt: int = 1) -> History:
         """Open the history of an attempt.
@@ -350,11 +350,16 @@ class ProgressTracker:
         """The attempt is the task's latest; readers of an earlier one keep theirs."""
         with self._lock:
             self._histories[history.task_id] = history
+            self._ended.pop(history.task_id, None)
 
     def end(self, history: History) -> None:
-        """Keep an ended history for the time of the retention, then drop it."""
+        """Keep the task's ended history for the time of the retention, then drop it.
+
+        One that nobody can subscribe to any more, or never could, is not kept at all.
+        """
         with self._lock:
-            self._ended.append((self._clock(), history))
+            if self._histories.get(history.task_id) is history:
+                self._ended[history.task_id] = self._clock()
             self._expire()
 
     def subscribe(self, task_id: str, after: str | None = None) -> Subscription:
@@ -398,13 +403,13 @@ class ProgressTracker:
         """Drop a history now; those who read it keep it until they leave."""
         with self._lock:
             self._histories.pop(task_id, None)
+            self._ended.pop(task_id, None)
 
     def _expire(self) -> None:
         oldest = self._clock() - self._retention
-        while self._ended and self._ended[0][0] <= oldest:
-            _, history = self._ended.popleft()
-            if self._histories.get(history.task_id) is history:
-                del self._histories[history.task_id]
+        while self._ended and next(iter(self._ended.values())) <= oldest:
+            task_id, _ = self._ended.popitem(last=False)
+            del self._histories[task_id]
 
 
 def _seen(cursor: str, attempt: int) -> int:
