@@ -382,3 +382,33 @@ async def test_a_preview_is_encoded_once_and_only_for_those_who_listen(anyio_bac
     cancelled(history)  # nobody wants a picture of what is over, and it takes memory
     assert history.aside is None
     assert [event.event_type async for event in reader] == ["cancelled"]
+
+
+async def test_a_preview_is_encoded_once_for_many(anyio_backend, monkeypatch):
+    encoded, several = [], threading.Event()
+
+    def flattened(image):
+        encoded.append(image)
+        if len(encoded) == 1:
+            several.wait(0.1)  # for a second one that must not come
+        several.set()
+        return image
+
+    monkeypatch.setattr(Image, "flattened", flattened)
+    history = (tracker := ProgressTracker()).begin("t")
+    history.publish(events.StageUpdate, "s", 30, "m")
+    seen = []
+
+    async def listen():
+        async for event in tracker.subscribe("t"):
+            if event.event_type == "preview":
+                seen.append(event.url)
+                break
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(listen)
+        await anyio.wait_all_tasks_blocked()
+        history.show(PICTURE)
+    assert len(seen) == 20
+    assert len(encoded) == 1

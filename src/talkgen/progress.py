@@ -68,6 +68,7 @@ class History:
     events: list[Event] = attrs.field(factory=list)
     aside: Heartbeat | Preview | None = None  # the newest of what is not kept, until the end
     _lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False)
+    _encoding: threading.Lock = attrs.field(factory=threading.Lock, repr=False)
     _audiences: dict[EventLoopToken, _Audience] = attrs.field(factory=dict, repr=False)
 
     @property
@@ -140,6 +141,11 @@ class History:
                 self.aside = kind(**{**_common(self.events[-1], self.clock()), **facts})
             waiting = self._all_leave()
         _wake(waiting)
+
+    def encode(self, preview: Preview) -> None:
+        """Have a preview's `url` made, in a thread, once for all who listen."""
+        with self._encoding:
+            _ = preview.url
 
     def next(self, seen: int, aside: Event | None) -> Event | None:
         """What comes next for a reader, from any thread; None where nothing does yet.
@@ -295,7 +301,7 @@ class Subscription:
 
     async def _taken_aside(self, event: Heartbeat | Preview) -> Event:
         if isinstance(event, Preview):
-            await anyio.to_thread.run_sync(getattr, event, "url")
+            await anyio.to_thread.run_sync(self._history.encode, event)
         self._aside = event
         return event
 
