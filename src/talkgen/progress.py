@@ -23,7 +23,7 @@ import attrs
 from talkgen._clock import utc_now
 from talkgen._loops import call_later, call_soon
 from talkgen._waiting import waiter
-from talkgen.events import Heartbeat, Preview
+from talkgen.events import NO_FACTS, Heartbeat, Preview
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -43,9 +43,6 @@ RETENTION = timedelta(minutes=60)
 HEARTBEAT = 30.0  # seconds without news
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # controls and ends of lines
 TURN = 32  # events that a reader takes before it lets others have theirs
-# Shared, as the events themselves are: a dict for each would have the garbage collector come twice
-# as often, and while it works nobody is told anything.
-NOTHING: Mapping[str, JSON] = {}
 
 
 @attrs.define(eq=False)
@@ -116,7 +113,7 @@ class History:
                 stage=stage,
                 progress=max(int(progress), last.progress if last else 0),
                 message=message if message.isprintable() else UNSEEN.sub(" ", message),
-                metadata=metadata or NOTHING,
+                metadata=metadata or NO_FACTS,
                 **facts,
             )
             self.events.append(event)
@@ -241,7 +238,7 @@ def _common(event: Event, timestamp: datetime) -> dict[str, Any]:
         "stage": event.stage,
         "progress": event.progress,
         "message": event.message,
-        "metadata": NOTHING,
+        "metadata": NO_FACTS,
     }
 
 
