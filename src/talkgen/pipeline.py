@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from talkgen import telemetry
+from talkgen import observed, telemetry
 from talkgen.choice import choose_backends
 from talkgen.decisions import check_order, wants_speech
 from talkgen.defaults import (
@@ -31,7 +31,6 @@ from talkgen.errors import TalkgenError, TaskNotFound
 from talkgen.jobs import Job
 from talkgen.journal import SQLiteJournal
 from talkgen.journal.attempts import busy
-from talkgen.observed import Gauges, backend_keys
 from talkgen.progress import ProgressTracker
 from talkgen.recovery import recover
 from talkgen.runs import Run, Workshop
@@ -283,10 +282,9 @@ class Pipeline:
                 workshop = self._workshop(scheduler, runs, choice, keys)
                 tasks.start_soon(_keep_alive, runs)
                 tasks.start_soon(_clean_up, self._storage, self._cleanup_interval)
-                gauges = Gauges(scheduler, self._storage)
-                if telemetry.load():
-                    tasks.start_soon(gauges.keep_counting)
-                with gauges.shown():
+                with observed.shown(scheduler, self._storage) as gauges:
+                    if telemetry.load():
+                        tasks.start_soon(gauges.keep_counting)
                     yield _Session(workshop, self._tracker, tasks, runs)
                     while runs:  # some are perhaps started while others are waited for
                         await next(iter(runs.values())).wait_ended()
@@ -299,7 +297,7 @@ class Pipeline:
 
     def _backend_keys(self, choice: Choice) -> tuple[str, ...]:
         """For the spans; none where there are none. In a thread: it imports, and may read files."""
-        return backend_keys(self._stages, choice.backends) if telemetry.load() else ()
+        return observed.backend_keys(self._stages, choice.backends) if telemetry.load() else ()
 
     def _workshop(
         self,
