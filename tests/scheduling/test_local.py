@@ -5,9 +5,11 @@ import random
 import subprocess
 import sys
 import threading
+import traceback
 import weakref
 
 import anyio
+import attrs
 import pytest
 from blockbuster import blockbuster_ctx
 
@@ -140,6 +142,71 @@ async def test_items_and_results_are_not_kept(scheduler):
     await scheduler.run(FakeModel(), None)
     gc.collect()
     assert seen() is None
+
+
+class Weights:
+    """Memory of a device."""
+
+
+held = []  # every one, as long as somebody holds it
+
+
+class Hoarder(FakeModel):
+    """Fails with memory in its hands, at loading and at running."""
+
+    def load(self, device):
+        weights = Weights()
+        held.append(weakref.ref(weights))
+        super().load(device)
+        return LoadedHoarder(self, weights)
+
+
+class LoadedHoarder:
+    def __init__(self, model, weights):
+        self.model, self.weights = model, weights
+
+    def run(self, batch, *, level=0):
+        activations = Weights()
+        held.append(weakref.ref(activations))
+        self.forward(batch, activations)
+
+    def forward(self, batch, activations):
+        try:
+            self.model.at_run()
+        except ValueError as error:
+            raise RuntimeError("CUDA out of memory") from error
+
+    def close(self):
+        pass
+
+
+@attrs.define(eq=False)
+class Watchful(FakeDevice):
+    """Notes what is left when the cache is freed."""
+
+    left: list[int] = attrs.field(factory=list)
+
+    def free_cache(self):
+        self.left.append(sum(weights() is not None for weights in held))
+
+
+async def test_an_error_holds_no_memory_of_its_device(anyio_backend):
+    """Neither while the cache is freed for the next try, nor for as long as somebody keeps it."""
+    held.clear()
+    gpu = Watchful("cuda:0", 10)
+    scheduler = LocalScheduler([gpu])
+    model = Hoarder(device="cuda", at_run=Script(ValueError(), ValueError()))
+    with pytest.raises(OutOfMemory) as kept:
+        await scheduler.run(model, 1)
+    assert gpu.left == [1, 1]  # the weights of what is loaded
+    refused = Hoarder("other", device="cuda", at_load=Script(ValueError("no such file")))
+    with pytest.raises(ValueError, match="no such file") as kept_too:
+        await scheduler.run(refused, 1)
+    assert gpu.left == [1, 1, 1]
+    await scheduler.aclose()
+    assert gpu.left == [1, 1, 1, 0]
+    told = [traceback.format_exception(error.value) for error in (kept, kept_too)]
+    assert all("test_local.py" in "".join(lines) for lines in told)  # where it came from
 
 
 async def test_memory_that_others_take_is_waited_for(anyio_backend):
