@@ -85,6 +85,28 @@ async def test_cancelled_waiters_leave_at_once_and_their_device_when_it_is_free(
     assert [batch for batch, _, _ in gate.calls] == [(1,), (3,)]
 
 
+async def test_a_caller_leaves_at_once_while_accelerators_are_looked_for(
+    anyio_backend, monkeypatch
+):
+    looking, found = threading.Event(), threading.Event()
+
+    def slow(wanted, budgets):  # as the import of torch is
+        looking.set()
+        assert found.wait(5), "somebody waits for it who has left"
+        return [FakeDevice("cuda:0", 10)]
+
+    monkeypatch.setattr("talkgen.scheduling.local.accelerators", slow)
+    scheduler = LocalScheduler()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(scheduler.run, FakeModel(), 1)
+        assert await anyio.to_thread.run_sync(looking.wait, 30)
+        tasks.cancel_scope.cancel()
+    found.set()
+    assert await scheduler.run(FakeModel(), 2) == 2
+    assert [device.name for device in scheduler.stats().devices] == ["cpu", "cuda:0"]
+    await scheduler.aclose()
+
+
 async def test_closing_ends_what_runs_and_cancels_what_waits(anyio_backend):
     gate, outcomes = Gate(), {}
     model, scheduler = FakeModel(at_run=gate, at_close=Script()), LocalScheduler([])

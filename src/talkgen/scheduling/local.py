@@ -116,7 +116,7 @@ class LocalScheduler:
             RuntimeError: The scheduler is closed.
         """
         if not self._looked and model.device != CPU:
-            await anyio.to_thread.run_sync(self._look_for_accelerators)
+            await anyio.to_thread.run_sync(self._look_for_accelerators, abandon_on_cancel=True)
         waiter = _Waiter()
         with self._lock:
             call, actions = self._core.submit(model, item, waiter, self._clock())
