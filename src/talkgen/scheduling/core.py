@@ -81,6 +81,7 @@ class Core:
         self._lanes: dict[tuple[ModelRecord, Form], Lane] = {}
         self._calls = 0
         self._actions: list[Action] = []
+        self._released = False  # a device is not kept any more: who was passed over may have it
 
     # --- what happens --------------------------------------------------------------------------
 
@@ -246,7 +247,7 @@ class Core:
     def _escaped(self, call: Call, failure: Failure, device: DeviceRecord) -> None:
         """A call's device is lost; one that saw it twice may be the cause and gets no third."""
         if call.lost:
-            self._settle(call, failure)
+            self._settle(call, Failure(own_copy(failure.error), failure.fault))
         else:
             call.lost = True
             self._again(call, call.form, f"{device.name} failed")
@@ -388,21 +389,28 @@ class Core:
     def _decided(self, now: float) -> list[Action]:
         """Place whoever can be placed; gives back what is to be done since the last time."""
         for device in self.devices:
-            if device.kept_for is not None and not device.kept_for.waiting:
+            if device.kept_for is not None and not self._is_awaited(device.kept_for, device):
                 device.kept_for = None
             if device.lost is not None or self.closed:
                 for instance in _of(device, InstanceState.IDLE):
                     self._unload(instance)
-        # Whoever is served by a warm instance comes first: loading costs more than running.
+        self._released = True
+        while self._released:
+            self._released = False
+            self._give(now)
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _give(self, now: float) -> None:
+        """Let each who waits have what is there for them."""
         lanes = sorted(self._lanes.values(), key=lambda lane: lane.head.number)
+        # Whoever is served by a warm instance comes first: loading costs more than running.
         for lane in lanes:
             while lane.calls and self._served(lane, now):
                 pass
         for lane in lanes:
             while lane.calls and self._placed(lane, now):
                 pass
-        actions, self._actions = self._actions, []
-        return actions
 
     def _served(self, lane: Lane, now: float) -> bool:
         """Give the head's batch to an instance that is free, if there is one."""
@@ -414,6 +422,7 @@ class Core:
         device, record = instance.device, lane.record
         batch = tuple(self._taken(lane, now))
         instance.state, instance.since, instance.calls = InstanceState.RUNNING, now, batch
+        instance.fresh = False
         device.active += 1
         device.running += 1
         if device.running == 1:
@@ -433,7 +442,8 @@ class Core:
             instance.state is InstanceState.IDLE
             and device in places
             and device.has_slot
-            and device.is_for(lane.record)
+            # Who has loaded runs once: two who keep the device in turn would only load for ever.
+            and (instance.fresh or device.is_for(lane.record))
             # Who ran out of memory waits until those evicted for it are gone.
             and not (lane.form.freed and device.freeing)
         )
@@ -526,11 +536,15 @@ class Core:
         for device in self.devices:
             if device.kept_for is record:
                 device.kept_for = None
+                self._released = True
+
+    def _is_awaited(self, record: ModelRecord, device: DeviceRecord) -> bool:
+        """Somebody waits for a model who could have it on this device."""
+        forms = [lane.form for lane in self._lanes.values() if lane.record is record]
+        return any(device in self._places(record, form) for form in forms)
 
     def _passed_over(self, device: DeviceRecord, record: ModelRecord) -> None:
         """A batch begins; count it for the others who could have had the device."""
-        if len(self._lanes) == 1:
-            return
         for lane in self._lanes.values():
             if lane.record is not record and device in self._places(lane.record, lane.form):
                 lane.head.passed += 1

@@ -146,6 +146,7 @@ class Instance:
         bytes: What it has reserved there.
         since: When its state began.
         calls: The batch that it runs.
+        fresh: It has not run yet.
     """
 
     record: ModelRecord
@@ -154,6 +155,7 @@ class Instance:
     since: float
     state: InstanceState = InstanceState.LOADING
     calls: tuple[Call, ...] = ()
+    fresh: bool = True
 
     def __repr__(self) -> str:
         return f"<{self.record.model.key} on {self.device.name}, {self.state.name.lower()}>"
