@@ -399,3 +399,21 @@ async def test_what_cannot_be_loaded_is_asked_for_again_by_the_next_call(schedul
     with pytest.raises(ModelUnavailable):
         await scheduler.run(model, 1)
     assert await scheduler.run(model, 1) == 1
+
+
+@pytest.mark.parametrize("kind", [threading.Thread, threading.Timer])
+async def test_without_a_thread_to_be_had_nobody_waits_for_ever(anyio_backend, monkeypatch, kind):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    scheduler = LocalScheduler([])
+    with monkeypatch.context() as full, anyio.fail_after(10):
+        full.setattr(kind, "start", refuse)
+        if kind is threading.Thread:
+            with pytest.raises(Overloaded, match="no more threads"):
+                await scheduler.run(FakeModel(), 1)
+        else:  # the alarm's, which only frees what is idle
+            assert await scheduler.run(FakeModel(), 1) == 1
+    with anyio.fail_after(10):
+        assert await scheduler.run(FakeModel(), 2) == 2
+    await scheduler.aclose()
