@@ -684,3 +684,24 @@ async def test_map_goes_on_where_it_was_broken_off(anyio_backend):
             outcomes = {key: outcome.task_id async for key, outcome in results}
         assert outcomes == {"a": "batch.a", "b": "batch.b"}
     assert sorted(names) == ["batch.a", "batch.b"]
+
+
+async def test_closing_the_stream_of_a_map_cancels_the_rest_and_nothing_else(anyio_backend):
+    async with pipeline(Step()) as opened:
+        async with opened.map([PICTURE] * 10, limit=4) as results:
+            async with results:
+                await results.receive()
+            with anyio.fail_after(10):
+                while opened._session.runs:  # noqa: ASYNC110 - nobody tells
+                    await anyio.sleep(0.01)
+        assert (await opened.run(PICTURE)).success
+
+
+async def test_a_storage_that_is_false_while_it_is_empty_is_used(anyio_backend):
+    class Mapping(MemoryStorage):
+        def __len__(self):
+            return 0
+
+    storage = Mapping()
+    await Pipeline([Step()], storage=storage).run(PICTURE, task_id="t")
+    assert [info.file.task_id async for info in storage.list()]

@@ -177,8 +177,9 @@ class Pipeline:
         self._strict = strict
         self._previews = previews
         self._scheduler = scheduler
-        self._storage = storage or default_storage(self._settings)
-        self._journal = journal or default_journal(self._storage)
+        # One of another's making may be false: a mapping of its files is, while there are none.
+        self._storage = default_storage(self._settings) if storage is None else storage
+        self._journal = default_journal(self._storage) if journal is None else journal
         self._owned = self._journal if journal is None else None
         self._on_alert = on_alert
         self._cleanup_interval = cleanup_interval
@@ -419,7 +420,8 @@ class Pipeline:
                 goes on where the first was broken off. By default each is a new task.
 
         Yields:
-            A stream of `(key, result or error)`, as they finish. Leaving it cancels the rest.
+            A stream of `(key, result or error)`, as they finish. Leaving the block, or closing the
+            stream, cancels the rest.
 
         Raises:
             TypeError: A stage requires speech and a pair has none.
@@ -448,7 +450,10 @@ class Pipeline:
                 outcome: Any = await self._run(session, job)
             except TalkgenError as error:
                 outcome = error
-            await send.send((key, outcome))
+            try:
+                await send.send((key, outcome))
+            except anyio.BrokenResourceError:  # the stream is closed: nobody wants the rest
+                tasks.cancel_scope.cancel()
             room.release()
 
         room = anyio.Semaphore(limit)
