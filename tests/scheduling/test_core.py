@@ -370,6 +370,16 @@ def test_an_item_that_breaks_two_devices_gets_no_third():
     assert [device.in_service for device in simulation.stats().devices].count(True) == 1
 
 
+def test_a_model_that_breaks_two_devices_when_it_is_loaded_gets_no_third():
+    def breaks(device):
+        raise RuntimeError(str(CUDA_ERROR))
+
+    gpus = [FakeDevice(f"cuda:{number}") for number in range(3)]
+    simulation, errors = simulated([(FakeModel(at_load=breaks), 0)] * 2, *gpus)
+    assert [str(error) for error in errors] == [str(CUDA_ERROR)] * 2
+    assert [device.in_service for device in simulation.stats().devices].count(True) == 1
+
+
 def test_those_of_a_batch_that_breaks_two_devices_have_an_error_each():
     model = FakeModel(max_batch=2, device="cuda", at_run=Script(CUDA_ERROR, CUDA_ERROR))
     gpus = [FakeDevice(f"cuda:{number}") for number in range(3)]

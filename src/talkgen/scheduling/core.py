@@ -135,6 +135,7 @@ class Core:
             self._refused(instance.record, instance.device, failure, now)
         elif _is_lost(instance.device, failure):
             self._lose(instance.device, failure.error)
+            self._loaded_in_vain(instance.record, failure)
         else:
             self._fail_waiting(instance.record, failure)
         return self._decided(now)
@@ -251,6 +252,16 @@ class Core:
         else:
             call.lost = True
             self._again(call, call.form, f"{device.name} failed")
+
+    def _loaded_in_vain(self, record: ModelRecord, failure: Failure) -> None:
+        """A device was lost while a model was loaded for those who wait; see `_escaped`."""
+        lanes = [lane for lane in self._lanes.values() if lane.record is record]
+        for lane in lanes:
+            for call in [call for call in lane.calls.values() if not call.form.on_cpu]:
+                if call.lost:
+                    self._dequeue(lane, call)
+                    self._settle(call, Failure(own_copy(failure.error), failure.fault))
+                call.lost = True
 
     def _step_down(self, call: Call, failure: Failure, batch: int, device: DeviceRecord) -> None:
         record = call.record

@@ -178,7 +178,7 @@ class Call:
         owner: Whoever waits, for the one who does the actions.
         passed: How many batches of others began where it could have run, since it waits.
         moved: Why it leaves its device, until it is told on which it goes on.
-        lost: It was on a device when that failed.
+        lost: A device failed while it was there, or while its model was loaded there.
     """
 
     number: int
