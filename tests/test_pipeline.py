@@ -10,7 +10,7 @@ import pytest
 import trio
 
 import talkgen
-from talkgen import Image, MemoryStorage, Pipeline, Settings, Speech
+from talkgen import Image, MemoryStorage, Pipeline, Settings, Speech, runs
 from talkgen.draft import TaskState
 from talkgen.errors import (
     Degraded,
@@ -25,6 +25,7 @@ from talkgen.errors import (
     TaskNotFound,
 )
 from talkgen.generators.local import LocalGenerator
+from talkgen.pipeline import TICK
 from talkgen.progress import History
 
 from .scripted import PICTURE, Step, forever, pipeline, raising
@@ -342,6 +343,11 @@ async def test_what_is_published_has_succeeded_whatever_the_journal_says(anyio_b
     opened = pipeline(Step(), journal=Forgetful())
     assert (await opened.run(PICTURE, task_id="t")).success
     assert [info async for info in opened._storage.list(task_id="t")]
+
+
+def test_no_silence_is_longer_than_promised():
+    late = 0.5  # seconds by which a busy loop may look too late
+    assert runs.SILENCE + TICK + late <= 5.0
 
 
 async def test_a_silent_stage_repeats_its_last_word(anyio_backend):

@@ -430,6 +430,18 @@ def test_a_load_refused_for_memory_has_idle_models_evicted_first():
     assert [stats.evictions for stats in simulation.stats().models] == [1, 0]
 
 
+def test_a_second_instance_that_finds_no_memory_takes_nobodys_when_it_is_not_needed_any_more():
+    core = Core([DeviceRecord("cuda:0", None, 100)])
+    other = begun(core, FakeModel("other", bytes=1))
+    core.finished(other, [Done(0)], 0.0)
+    model = FakeModel(bytes=1, max_instances=2)
+    first = begun(core, model)
+    _, (second,) = core.submit(model, 1, None, 0.0)
+    for _ in range(2):
+        core.finished(first, [Done(0)], 0.0)
+    assert core.load_failed(second.instance, Failure(MemoryError(), Fault.MEMORY), 0.0) == []
+
+
 def test_a_load_that_fails_for_good_is_told_to_each_who_waits():
     model = FakeModel(at_load=Script(ModelUnavailable("damaged", hint="Fetch it again.")))
     _, outcomes = simulated([(model, number) for number in range(3)])

@@ -338,8 +338,9 @@ class Core:
     ) -> None:
         """There was no memory to load a model, against all accounts: others use the device, too."""
         record.refused = True
-        if idle := _of(device, InstanceState.IDLE):
-            self._evict(min(idle, key=lambda instance: instance.since))
+        others = [one for one in _of(device, InstanceState.IDLE) if one.record is not record]
+        if others and self._is_awaited(record, device):
+            self._evict(min(others, key=lambda instance: instance.since))
             self._keep(device, record)
             return
         if not device.instances:
