@@ -1,6 +1,8 @@
 """The wire form of events."""
 
+import copy
 import json
+import pickle
 from base64 import b64decode
 from datetime import UTC, datetime
 from typing import get_args
@@ -76,3 +78,26 @@ def test_no_preview_is_large():
     assert len(json.dumps(preview.to_dict())) < 100_000
     tiny = events.Preview(**COMMON, image=Image(noise[:1, :2])).image
     assert tiny.fitted(256) is tiny
+
+
+def write(metadata):
+    metadata["n"] = 1
+
+
+def merge(metadata):
+    metadata |= {"n": 1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [write, merge, lambda facts: facts.update(n=1), lambda facts: facts.setdefault("n", 1)],
+)
+def test_no_reader_writes_what_all_others_read(change):
+    event = events.ProgressUpdate(**COMMON | {"metadata": events.NO_FACTS})
+    with pytest.raises(TypeError, match="read-only"):
+        change(event.metadata)
+    assert event.metadata == {}
+    assert json.dumps(event.metadata) == "{}"
+    for own in (pickle.loads(pickle.dumps(event)), copy.deepcopy(event)):
+        change(own.metadata)
+    assert events.NO_FACTS == {}

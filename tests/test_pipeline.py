@@ -10,7 +10,7 @@ import pytest
 import trio
 
 import talkgen
-from talkgen import Image, MemoryStorage, Pipeline, Settings, Speech
+from talkgen import Image, MemoryStorage, Pipeline, Settings, Speech, runs
 from talkgen.draft import TaskState
 from talkgen.errors import (
     Degraded,
@@ -25,6 +25,7 @@ from talkgen.errors import (
     TaskNotFound,
 )
 from talkgen.generators.local import LocalGenerator
+from talkgen.pipeline import TICK
 from talkgen.progress import History
 
 from .scripted import PICTURE, Step, forever, pipeline, raising
@@ -342,6 +343,11 @@ async def test_what_is_published_has_succeeded_whatever_the_journal_says(anyio_b
     opened = pipeline(Step(), journal=Forgetful())
     assert (await opened.run(PICTURE, task_id="t")).success
     assert [info async for info in opened._storage.list(task_id="t")]
+
+
+def test_no_silence_is_longer_than_promised():
+    late = 0.5  # seconds by which a busy loop may look too late
+    assert runs.SILENCE + TICK + late <= 5.0
 
 
 async def test_a_silent_stage_repeats_its_last_word(anyio_backend):
@@ -684,3 +690,24 @@ async def test_map_goes_on_where_it_was_broken_off(anyio_backend):
             outcomes = {key: outcome.task_id async for key, outcome in results}
         assert outcomes == {"a": "batch.a", "b": "batch.b"}
     assert sorted(names) == ["batch.a", "batch.b"]
+
+
+async def test_closing_the_stream_of_a_map_cancels_the_rest_and_nothing_else(anyio_backend):
+    async with pipeline(Step()) as opened:
+        async with opened.map([PICTURE] * 10, limit=4) as results:
+            async with results:
+                await results.receive()
+            with anyio.fail_after(10):
+                while opened._session.runs:  # noqa: ASYNC110 - nobody tells
+                    await anyio.sleep(0.01)
+        assert (await opened.run(PICTURE)).success
+
+
+async def test_a_storage_that_is_false_while_it_is_empty_is_used(anyio_backend):
+    class Mapping(MemoryStorage):
+        def __len__(self):
+            return 0
+
+    storage = Mapping()
+    await Pipeline([Step()], storage=storage).run(PICTURE, task_id="t")
+    assert [info.file.task_id async for info in storage.list()]

@@ -236,6 +236,45 @@ def test_ended_histories_are_dropped_after_their_retention():
     assert tracker.latest("u") is None
 
 
+@pytest.mark.parametrize("why", ["forgotten", "taken over", "refused"])
+def test_a_history_that_nobody_can_ask_for_is_not_kept(why):
+    tracker = ProgressTracker()
+    first = tracker.begin("t")
+    tracker.take_over(first)
+    cancelled(first)
+    tracker.end(first)
+    if why == "forgotten":
+        tracker.forget("t")
+        gone, kept = weakref.ref(first), []
+    else:
+        second = tracker.begin("t", attempt=2)
+        if why == "taken over":
+            tracker.take_over(second)
+        cancelled(second)
+        tracker.end(second)
+        gone, kept = (first, second) if why == "taken over" else (second, first)
+        gone, kept = weakref.ref(gone), [weakref.ref(kept)]
+        del second
+    del first
+    gc.collect()
+    assert gone() is None
+    assert list(tracker.histories()) == [history() for history in kept]
+
+
+def test_an_attempt_that_goes_on_outlives_the_retention_of_the_one_before():
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    tracker = ProgressTracker(retention=timedelta(minutes=60), clock=lambda: now)
+    for attempt in (1, 2):
+        history = tracker.begin("t", attempt)
+        tracker.take_over(history)
+        cancelled(history)
+        tracker.end(history)
+        now += timedelta(minutes=59)
+    assert tracker.histories() == (history,)
+    now += timedelta(minutes=1)
+    assert tracker.histories() == ()
+
+
 async def test_what_is_told_aside_takes_no_reader_back(anyio_backend):
     """It keeps its place between two events, or is left out: cursor and progress never fall."""
     history = (tracker := ProgressTracker()).begin("t")
@@ -343,3 +382,33 @@ async def test_a_preview_is_encoded_once_and_only_for_those_who_listen(anyio_bac
     cancelled(history)  # nobody wants a picture of what is over, and it takes memory
     assert history.aside is None
     assert [event.event_type async for event in reader] == ["cancelled"]
+
+
+async def test_a_preview_is_encoded_once_for_many(anyio_backend, monkeypatch):
+    encoded, several = [], threading.Event()
+
+    def flattened(image):
+        encoded.append(image)
+        if len(encoded) == 1:
+            several.wait(0.1)  # for a second one that must not come
+        several.set()
+        return image
+
+    monkeypatch.setattr(Image, "flattened", flattened)
+    history = (tracker := ProgressTracker()).begin("t")
+    history.publish(events.StageUpdate, "s", 30, "m")
+    seen = []
+
+    async def listen():
+        async for event in tracker.subscribe("t"):
+            if event.event_type == "preview":
+                seen.append(event.url)
+                break
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(listen)
+        await anyio.wait_all_tasks_blocked()
+        history.show(PICTURE)
+    assert len(seen) == 20
+    assert len(encoded) == 1

@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from contextvars import ContextVar
 from types import SimpleNamespace
 
 import anyio
@@ -56,6 +57,21 @@ async def test_it_works_inside_a_loop(anyio_backend):
     stage = Waiting()
     stage.go.set()
     assert talkgen.run_sync(PICTURE, pipeline=pipeline(stage)).success
+
+
+async def test_the_callers_context_is_the_runs(anyio_backend):
+    class Telling(Waiting):
+        async def run(self, draft, context):
+            seen.append(caller.get())
+            return await super().run(draft, context)
+
+    seen, caller = [], ContextVar("caller", default="nobody")
+    stage = Telling()
+    stage.go.set()
+    caller.set("me")
+    # Beside it, the caller's event loop, perhaps of another kind, is one of the variables.
+    assert talkgen.run_sync(PICTURE, pipeline=pipeline(stage)).success
+    assert seen == ["me"]
 
 
 def test_leaving_the_events_does_not_cancel():

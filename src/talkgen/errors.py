@@ -20,7 +20,7 @@ cancellation is never wrapped.
       Degraded                         strict: the lesser way out was refused
       OutOfMemory                      no device had room, down to the smallest form
       InsufficientStorage              the disk is full
-      Overloaded                       the queue is full
+      Overloaded                       too many calls wait, or there are no threads left
       StageFailed                      a stage raised something else; see `__cause__`
       StorageError
         FileMissing (FileNotFoundError)
@@ -235,7 +235,7 @@ class InsufficientStorage(TalkgenError):
 
 
 class Overloaded(TalkgenError):
-    """The scheduler's queue is full."""
+    """The scheduler can take no more: its queue is full, or there are no threads left."""
 
     severity = Severity.RESOURCE
     retryable = True

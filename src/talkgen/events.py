@@ -8,17 +8,17 @@ number, are not kept, and are not replayed.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeAlias
 
 import attrs
 
 from talkgen import html
+from talkgen._types import JSON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from talkgen._types import JSON
     from talkgen.media import Image
 
 __all__ = [
@@ -38,6 +38,25 @@ PREVIEW_SIDE = 256  # pixels: enough to see who it is, and small enough to send 
 PREVIEW_QUALITY = 80
 
 
+class _NoFacts(dict[str, JSON]):
+    """An empty dict that stays empty; pickled and copied, it is a plain one."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("the metadata of an event is read-only; write to a dict(event.metadata)")
+
+    __setitem__ = __ior__ = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[dict[str, JSON]], tuple[()]]:
+        return dict, ()
+
+
+# Shared, as the events themselves are: a dict for each would have the garbage collector come twice
+# as often, and while it works nobody is told anything.
+NO_FACTS: Mapping[str, JSON] = _NoFacts()
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class _Event:
     """What all events have.
@@ -50,7 +69,7 @@ class _Event:
         stage: The step of the work, like `detection_running`.
         progress: Whole per cent, 0..100; never falls within an attempt.
         message: For people, one line.
-        metadata: Facts, JSON only.
+        metadata: Facts, JSON only; the same for all readers, and not to be written to.
     """
 
     event_type: ClassVar[str]
@@ -63,7 +82,7 @@ class _Event:
     stage: str
     progress: int
     message: str
-    metadata: Mapping[str, JSON] = attrs.field(factory=dict)
+    metadata: Mapping[str, JSON] = NO_FACTS
 
     @property
     def cursor(self) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 import attrs
@@ -16,11 +18,10 @@ from talkgen.protocols import Backends
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     from talkgen.protocols import DeviceStats, GPUScheduler, Stage, Storage, StorageStats
 
-__all__ = ["Gauges", "backend_keys"]
+__all__ = ["DeviceGauges", "StorageGauges", "backend_keys", "shown"]
 
 logger = logging.getLogger("talkgen.pipeline")
 
@@ -54,46 +55,16 @@ def _key(backend: object) -> str:
 
 
 @attrs.define(eq=False)
-class Gauges:
-    """Devices and storage, read by the threads of exporters, which never wait for a loop."""
+class DeviceGauges:
+    """The use of a scheduler's devices, read by the threads of exporters."""
 
     _scheduler: GPUScheduler
-    _storage: Storage
     _clock: Callable[[], float] = monotonic
     _windows: dict[str, _Window] = attrs.field(factory=dict)
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
-    _counted: StorageStats | None = None
-    _wanted: bool = False
 
-    def shown(self) -> AbstractContextManager[None]:
-        """Show them as long as the block lasts."""
-        return telemetry.showing(
-            gpu_utilization_percent=self._utilization,
-            storage_used_bytes=self._used,
-            storage_free_bytes=self._free,
-        )
-
-    async def keep_counting(self) -> None:
-        """Count the storage whenever somebody has looked since the last time.
-
-        Where nobody collects, nothing is counted; who looks first is told the second time.
-        """
-        while True:
-            await anyio.sleep(GLANCE)
-            if self._wanted:
-                self._wanted, began = False, monotonic()
-                await self._count()
-                await anyio.sleep(max(PAUSE, SHARE * (monotonic() - began)))
-
-    async def _count(self) -> None:
-        try:
-            self._counted = await self._storage.stats()
-        except Exception:
-            logger.exception("%r could not be counted; its gauges stay as they are.", self._storage)
-
-    # --- from any thread -----------------------------------------------------------------------
-
-    def _utilization(self) -> Iterator[tuple[float, dict[str, str]]]:
+    def utilization(self) -> Iterator[tuple[float, dict[str, str]]]:
+        """Per cent of each device's time since the last look; from any thread."""
         for device in self._scheduler.stats().devices:
             with self._lock:
                 percent = self._percent(device, self._clock())
@@ -107,19 +78,6 @@ class Gauges:
             window = _Window(now, device.busy_seconds, 100 * device.busy)
             self._windows[device.name] = window
         return window.seen(now, device.busy_seconds)
-
-    def _used(self) -> Iterator[tuple[float, dict[str, str]]]:
-        self._wanted = True
-        if (counted := self._counted) is not None:
-            for tier, stats in counted.tiers.items():
-                facts = {"storage": counted.storage_root, "tier": tier}
-                yield round(stats.size_mb * MEBIBYTE), facts
-
-    def _free(self) -> Iterator[tuple[float, dict[str, str]]]:
-        self._wanted = True
-        counted = self._counted
-        if counted is not None and counted.disk is not None:
-            yield round(counted.disk.free_gb * GIBIBYTE), {"storage": counted.storage_root}
 
 
 @attrs.define
@@ -136,3 +94,97 @@ class _Window:
             self.percent = min(100 * (busy - self.busy) / length, 100.0)
             self.since, self.busy = now, busy
         return self.percent
+
+
+@attrs.define(eq=False)
+class StorageGauges:
+    """What is stored, read by the threads of exporters, which never wait for a loop.
+
+    They are told what was counted last. Where nobody collects, nothing is counted; who looks first
+    is told the second time.
+    """
+
+    _storage: Storage
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
+    _counted: StorageStats | None = None
+    _wanted: bool = False
+    _counting: bool = False
+    _not_before: float = 0.0
+
+    def used(self) -> Iterator[tuple[float, dict[str, str]]]:
+        """Bytes of each tier; from any thread."""
+        self._wanted = True
+        if (counted := self._counted) is not None:
+            for tier, stats in counted.tiers.items():
+                facts = {"storage": counted.storage_root, "tier": tier}
+                yield round(stats.size_mb * MEBIBYTE), facts
+
+    def free(self) -> Iterator[tuple[float, dict[str, str]]]:
+        """Bytes that can be written, where there is a disk; from any thread."""
+        self._wanted = True
+        counted = self._counted
+        if counted is not None and counted.disk is not None:
+            yield round(counted.disk.free_gb * GIBIBYTE), {"storage": counted.storage_root}
+
+    async def keep_counting(self) -> None:
+        """Count whenever somebody has looked since the last time.
+
+        All pipelines of the storage do this, in whatever loops, and one of them counts.
+        """
+        while True:
+            await anyio.sleep(GLANCE)
+            if self._is_due():
+                try:
+                    await self._count()
+                finally:  # who is cancelled leaves the count to the next
+                    self._counting = False
+
+    def _is_due(self) -> bool:
+        """It is to be counted now, by the caller."""
+        with self._lock:
+            due = self._wanted and not self._counting and monotonic() >= self._not_before
+            self._counting |= due
+            return due
+
+    async def _count(self) -> None:
+        began = monotonic()
+        try:
+            self._counted = await self._storage.stats()
+        except Exception:
+            logger.exception("%r could not be counted; its gauges stay as they are.", self._storage)
+        self._wanted, ended = False, monotonic()
+        self._not_before = ended + max(PAUSE, SHARE * (ended - began))
+
+
+G = TypeVar("G", DeviceGauges, StorageGauges)
+
+# By the id of what they show, which they keep alive. Pipelines that share a scheduler or a storage
+# share its gauges: what each of them counted would cost each time, and be told differently.
+_devices: WeakValueDictionary[int, DeviceGauges] = WeakValueDictionary()
+_storages: WeakValueDictionary[int, StorageGauges] = WeakValueDictionary()
+_lock = threading.Lock()
+
+
+@contextmanager
+def shown(scheduler: GPUScheduler, storage: Storage) -> Iterator[StorageGauges]:
+    """Show a scheduler's devices and a storage as long as the block lasts.
+
+    Yields:
+        What has to `keep_counting` meanwhile.
+    """
+    devices = _shared(_devices, scheduler, DeviceGauges)
+    stored = _shared(_storages, storage, StorageGauges)
+    with telemetry.showing(
+        gpu_utilization_percent=devices.utilization,
+        storage_used_bytes=stored.used,
+        storage_free_bytes=stored.free,
+    ):
+        yield stored
+
+
+def _shared(known: WeakValueDictionary[int, G], of: Any, make: Callable[[Any], G]) -> G:
+    with _lock:
+        gauges = known.get(id(of))
+        if gauges is None:
+            gauges = known[id(of)] = make(of)
+        return gauges

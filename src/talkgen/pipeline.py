@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from talkgen import telemetry
+from talkgen import observed, telemetry
 from talkgen.choice import choose_backends
 from talkgen.decisions import check_order, wants_speech
 from talkgen.defaults import (
@@ -31,7 +31,6 @@ from talkgen.errors import TalkgenError, TaskNotFound
 from talkgen.jobs import Job
 from talkgen.journal import SQLiteJournal
 from talkgen.journal.attempts import busy
-from talkgen.observed import Gauges, backend_keys
 from talkgen.progress import ProgressTracker
 from talkgen.recovery import recover
 from talkgen.runs import Run, Workshop
@@ -178,8 +177,9 @@ class Pipeline:
         self._strict = strict
         self._previews = previews
         self._scheduler = scheduler
-        self._storage = storage or default_storage(self._settings)
-        self._journal = journal or default_journal(self._storage)
+        # One of another's making may be false: a mapping of its files is, while there are none.
+        self._storage = default_storage(self._settings) if storage is None else storage
+        self._journal = default_journal(self._storage) if journal is None else journal
         self._owned = self._journal if journal is None else None
         self._on_alert = on_alert
         self._cleanup_interval = cleanup_interval
@@ -283,10 +283,9 @@ class Pipeline:
                 workshop = self._workshop(scheduler, runs, choice, keys)
                 tasks.start_soon(_keep_alive, runs)
                 tasks.start_soon(_clean_up, self._storage, self._cleanup_interval)
-                gauges = Gauges(scheduler, self._storage)
-                if telemetry.load():
-                    tasks.start_soon(gauges.keep_counting)
-                with gauges.shown():
+                with observed.shown(scheduler, self._storage) as gauges:
+                    if telemetry.load():
+                        tasks.start_soon(gauges.keep_counting)
                     yield _Session(workshop, self._tracker, tasks, runs)
                     while runs:  # some are perhaps started while others are waited for
                         await next(iter(runs.values())).wait_ended()
@@ -299,7 +298,7 @@ class Pipeline:
 
     def _backend_keys(self, choice: Choice) -> tuple[str, ...]:
         """For the spans; none where there are none. In a thread: it imports, and may read files."""
-        return backend_keys(self._stages, choice.backends) if telemetry.load() else ()
+        return observed.backend_keys(self._stages, choice.backends) if telemetry.load() else ()
 
     def _workshop(
         self,
@@ -421,7 +420,8 @@ class Pipeline:
                 goes on where the first was broken off. By default each is a new task.
 
         Yields:
-            A stream of `(key, result or error)`, as they finish. Leaving it cancels the rest.
+            A stream of `(key, result or error)`, as they finish. Leaving the block, or closing the
+            stream, cancels the rest.
 
         Raises:
             TypeError: A stage requires speech and a pair has none.
@@ -450,7 +450,10 @@ class Pipeline:
                 outcome: Any = await self._run(session, job)
             except TalkgenError as error:
                 outcome = error
-            await send.send((key, outcome))
+            try:
+                await send.send((key, outcome))
+            except anyio.BrokenResourceError:  # the stream is closed: nobody wants the rest
+                tasks.cancel_scope.cancel()
             room.release()
 
         room = anyio.Semaphore(limit)

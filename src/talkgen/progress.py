@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import deque
+from collections import OrderedDict
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic
@@ -23,7 +23,7 @@ import attrs
 from talkgen._clock import utc_now
 from talkgen._loops import call_later, call_soon
 from talkgen._waiting import waiter
-from talkgen.events import Heartbeat, Preview
+from talkgen.events import NO_FACTS, Heartbeat, Preview
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -43,9 +43,6 @@ RETENTION = timedelta(minutes=60)
 HEARTBEAT = 30.0  # seconds without news
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # controls and ends of lines
 TURN = 32  # events that a reader takes before it lets others have theirs
-# Shared, as the events themselves are: a dict for each would have the garbage collector come twice
-# as often, and while it works nobody is told anything.
-NOTHING: Mapping[str, JSON] = {}
 
 
 @attrs.define(eq=False)
@@ -68,6 +65,7 @@ class History:
     events: list[Event] = attrs.field(factory=list)
     aside: Heartbeat | Preview | None = None  # the newest of what is not kept, until the end
     _lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False)
+    _encoding: threading.Lock = attrs.field(factory=threading.Lock, repr=False)
     _audiences: dict[EventLoopToken, _Audience] = attrs.field(factory=dict, repr=False)
 
     @property
@@ -115,7 +113,7 @@ class History:
                 stage=stage,
                 progress=max(int(progress), last.progress if last else 0),
                 message=message if message.isprintable() else UNSEEN.sub(" ", message),
-                metadata=metadata or NOTHING,
+                metadata=metadata or NO_FACTS,
                 **facts,
             )
             self.events.append(event)
@@ -140,6 +138,11 @@ class History:
                 self.aside = kind(**{**_common(self.events[-1], self.clock()), **facts})
             waiting = self._all_leave()
         _wake(waiting)
+
+    def encode(self, preview: Preview) -> None:
+        """Have a preview's `url` made, in a thread, once for all who listen."""
+        with self._encoding:
+            _ = preview.url
 
     def next(self, seen: int, aside: Event | None) -> Event | None:
         """What comes next for a reader, from any thread; None where nothing does yet.
@@ -235,7 +238,7 @@ def _common(event: Event, timestamp: datetime) -> dict[str, Any]:
         "stage": event.stage,
         "progress": event.progress,
         "message": event.message,
-        "metadata": NOTHING,
+        "metadata": NO_FACTS,
     }
 
 
@@ -295,7 +298,7 @@ class Subscription:
 
     async def _taken_aside(self, event: Heartbeat | Preview) -> Event:
         if isinstance(event, Preview):
-            await anyio.to_thread.run_sync(getattr, event, "url")
+            await anyio.to_thread.run_sync(self._history.encode, event)
         self._aside = event
         return event
 
@@ -331,7 +334,7 @@ class ProgressTracker:
         self._histories: dict[str, History] = {}
         # Of tasks that have not begun, kept by those who wait for them: ids may be anybody's guess.
         self._awaited: WeakValueDictionary[str, History] = WeakValueDictionary()
-        self._ended: deque[tuple[datetime, History]] = deque()
+        self._ended: OrderedDict[str, datetime] = OrderedDict()  # of these, when; oldest first
 
     def begin(self, task_id: str, attempt: int = 1) -> History:
         """Open the history of an attempt.
@@ -350,11 +353,16 @@ class ProgressTracker:
         """The attempt is the task's latest; readers of an earlier one keep theirs."""
         with self._lock:
             self._histories[history.task_id] = history
+            self._ended.pop(history.task_id, None)
 
     def end(self, history: History) -> None:
-        """Keep an ended history for the time of the retention, then drop it."""
+        """Keep the task's ended history for the time of the retention, then drop it.
+
+        One that nobody can subscribe to any more, or never could, is not kept at all.
+        """
         with self._lock:
-            self._ended.append((self._clock(), history))
+            if self._histories.get(history.task_id) is history:
+                self._ended[history.task_id] = self._clock()
             self._expire()
 
     def subscribe(self, task_id: str, after: str | None = None) -> Subscription:
@@ -398,13 +406,13 @@ class ProgressTracker:
         """Drop a history now; those who read it keep it until they leave."""
         with self._lock:
             self._histories.pop(task_id, None)
+            self._ended.pop(task_id, None)
 
     def _expire(self) -> None:
         oldest = self._clock() - self._retention
-        while self._ended and self._ended[0][0] <= oldest:
-            _, history = self._ended.popleft()
-            if self._histories.get(history.task_id) is history:
-                del self._histories[history.task_id]
+        while self._ended and next(iter(self._ended.values())) <= oldest:
+            task_id, _ = self._ended.popitem(last=False)
+            del self._histories[task_id]
 
 
 def _seen(cursor: str, attempt: int) -> int:

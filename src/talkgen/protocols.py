@@ -804,7 +804,7 @@ class Operations(Protocol):
         ...
 
     async def settle(self, name: str, outcome: Settlement) -> None:
-        """Tell how it ended. One that is neither collected nor refused keeps the run's files."""
+        """Tell how it ended. One that is open, or collected and not published, keeps the files."""
         ...
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from anyio.lowlevel import current_token
@@ -16,13 +17,16 @@ from talkgen.events import Heartbeat, Preview
 from talkgen.pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
+    from contextvars import Context
 
     from talkgen.draft import Result
     from talkgen.events import Event
     from talkgen.progress import History
 
 __all__ = ["SyncRun", "iter_sync", "run_sync"]
+
+T = TypeVar("T")
 
 
 class SyncRun:
@@ -38,7 +42,8 @@ class SyncRun:
         self._changed = threading.Condition()
         self._cancelled = threading.Event()
         self._stop: Callable[[], object] = self._cancelled.set
-        work = partial(anyio.run, self._work, pipeline, image, speech, task_id)
+        job = partial(self._work, pipeline, image, speech, task_id)
+        work = partial(anyio.run, _in_context, copy_context(), job)
         # A thread of its own: a loop that runs in this one could not be waited for from inside.
         executor = ThreadPoolExecutor(1, "talkgen-run")
         self._outcome = executor.submit(work)
@@ -102,6 +107,18 @@ class SyncRun:
             self._changed.notify_all()
 
 
+async def _in_context(context: Context, work: Callable[[], Awaitable[T]]) -> T:
+    """Work with the caller's context variables: their span is the parent, their log says whose.
+
+    What the event loop has set stays its own: the caller may be in a loop of another kind.
+    """
+    own = copy_context()
+    for variable, value in context.items():
+        if variable not in own:
+            variable.set(value)
+    return await work()
+
+
 def iter_sync(
     image: Any,
     speech: Any = None,
@@ -110,6 +127,8 @@ def iter_sync(
     pipeline: Pipeline | None = None,
 ) -> SyncRun:
     """Start a run and give back its events as they come, also where an event loop is running.
+
+    The run is given the caller's context variables, as a task is: its span is a child of theirs.
 
         run = iter_sync("me.jpg", "hello.wav")
         for event in run:

@@ -291,7 +291,7 @@ def showing(**gauges: Readings) -> Iterator[None]:
     """Let gauges show values as long as the block lasts, beside what others show.
 
     Args:
-        **gauges: What reads a gauge, by its name in `GAUGES`.
+        **gauges: What reads a gauge, by its name in `GAUGES`. One that several show is read once.
     """
     if (api := _api()) is None:
         yield
@@ -311,7 +311,7 @@ def _read(name: str, _options: object) -> list[Observation]:
     from opentelemetry.metrics import Observation
 
     with _lock:
-        sources = [gauges[name] for gauges in _shown if name in gauges]
+        sources = dict.fromkeys(gauges[name] for gauges in _shown if name in gauges)
     return [Observation(value, attributes) for read in sources for value, attributes in read()]
 
 

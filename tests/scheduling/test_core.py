@@ -3,7 +3,7 @@
 import pytest
 
 from talkgen.errors import ModelUnavailable, OutOfMemory, Overloaded, RunCancelled
-from talkgen.scheduling.core import Core
+from talkgen.scheduling.core import PATIENCE, Core
 from talkgen.scheduling.faults import Done, Failure, Fault
 from talkgen.scheduling.ladder import Form, step_down
 from talkgen.scheduling.records import DeviceRecord, Load, Run, Settle, Tell, Unload
@@ -117,16 +117,87 @@ def test_who_cannot_be_placed_blocks_nobody_and_is_not_passed_over_for_ever():
     assert len(simulation.spans) == 41
 
 
-def test_room_that_is_kept_no_more_is_used_at_once():
-    small = FakeModel("small", device="cuda:0", bytes=2, latency=1.0)
-    beside = FakeModel("beside", device="cuda:0", bytes=6, latency=100.0)
-    there = FakeModel("there", device="cuda:1", bytes=6, latency=15.0)
-    large = FakeModel("large", bytes=6, load_latency=50.0)
-    jobs = [(beside, 0), (there, 0), (large, 0), *[(small, number) for number in range(12)]]
-    simulation, _ = simulated(jobs, FakeDevice("cuda:0", 10), FakeDevice("cuda:1", 6))
-    # cuda:0 is kept for the large one, until it can be loaded on cuda:1.
-    begun = [span.start for span in simulation.spans if span.model == "small"]
-    assert begun == [*range(8), 15, 16, 17, 18]
+def test_a_trickle_of_others_is_counted_as_a_crowd_is():
+    small = FakeModel("small", bytes=4, latency=1.0)
+    simulation = Simulation([FakeDevice("cuda:0", 10)])
+
+    def trickle():
+        for _ in range(20):
+            yield small, 0
+
+    def large():
+        yield 0.5
+        yield FakeModel("large", bytes=8), 0
+
+    for job in (trickle(), trickle(), large()):
+        simulation.start(job)
+    simulation.run()
+    assert [span.model for span in simulation.spans].index("large") == 11
+
+
+def test_two_who_keep_a_device_in_turn_are_served_in_turn():
+    """Each has loaded for something, though somebody comes while the other loads."""
+    small = FakeModel("small", bytes=4, latency=1.0)
+    larges = [FakeModel(key, bytes=8, latency=1.0, load_latency=1.0) for key in "ab"]
+    simulation = Simulation([FakeDevice("cuda:0", 10)])
+
+    def job(begin, model):
+        yield begin
+        yield model, 0
+
+    for number in range(80):
+        simulation.start(job(0.25 * number, small))
+    for model in larges:
+        simulation.start(job(0.1, model))
+    simulation.run()
+    stats = {model.key: model for model in simulation.stats().models}
+    assert [(stats[key].loads, stats[key].served) for key in "ab"] == [(1, 1), (1, 1)]
+
+
+def begun(core, model):
+    """The instance that runs a model's first batch."""
+    _, (load,) = core.submit(model, 0, None, 0.0)
+    (run,) = core.loaded(load.instance, 0.0)
+    return run.instance
+
+
+def test_who_waits_for_a_device_that_is_kept_no_more_gets_it_at_once():
+    core = Core([DeviceRecord("cuda:0", None, 10), DeviceRecord("cuda:1", None, 8)])
+    small = FakeModel("small", device="cuda:0", bytes=4)
+    begun(core, FakeModel("busy", device="cuda:0", bytes=5))
+    other = begun(core, FakeModel("other", device="cuda:1", bytes=8))
+    instance = begun(core, small)
+    core.submit(FakeModel("large", device="cuda", bytes=8), 0, None, 0.0)
+    for _ in range(PATIENCE):
+        core.submit(small, 0, None, 0.0)
+        _, run = core.finished(instance, [Done(0)], 0.0)
+        assert run.instance is instance
+    core.submit(small, 0, None, 0.0)
+    core.finished(instance, [Done(0)], 0.0)
+    assert instance.device.kept_for.model.key == "large"
+    core.finished(other, [Done(0)], 0.0)
+    load, run = core.unloaded(other, 0.0)
+    assert (load.instance.device.name, run.instance) == ("cuda:1", instance)
+
+
+def test_a_device_is_not_kept_for_who_has_left_it():
+    """Though others wait for the same model elsewhere."""
+    core = Core([DeviceRecord("cuda:0", None, 10), DeviceRecord("cpu")])
+    model, other = FakeModel("model", bytes=6), FakeModel("other", device="cuda", bytes=6)
+    first = begun(core, model)
+    for _ in range(2):  # the second has it wait for the CPU, where it is loaded at leisure
+        actions = core.finished(first, [Failure(MemoryError(), Fault.MEMORY)], 0.0)
+    (load,) = actions
+    assert load.instance.device.name == "cpu"
+    core.submit(other, 0, None, 0.0)
+    (load,) = core.unloaded(first, 0.0)
+    core.loaded(load.instance, 0.0)
+    leaving, _ = core.submit(model, 1, None, 0.0)
+    _, unload = core.finished(load.instance, [Done(0)], 0.0)
+    core.cancel(leaving, 0.0)
+    core.unloaded(unload.instance, 0.0)
+    _, (load,) = core.submit(other, 1, None, 0.0)
+    assert load.instance.device.name == "cuda:0"
 
 
 def test_instances_may_be_set_by_the_beginning_of_the_key():
@@ -295,8 +366,27 @@ def test_an_item_that_breaks_two_devices_gets_no_third():
     model = FakeModel(at_run=Script(CUDA_ERROR, CUDA_ERROR))
     gpus = [FakeDevice(f"cuda:{number}") for number in range(3)]
     simulation, (error,) = simulated([(model, 0)], *gpus)
-    assert error is CUDA_ERROR
+    assert str(error) == str(CUDA_ERROR)
     assert [device.in_service for device in simulation.stats().devices].count(True) == 1
+
+
+def test_a_model_that_breaks_two_devices_when_it_is_loaded_gets_no_third():
+    def breaks(device):
+        raise RuntimeError(str(CUDA_ERROR))
+
+    gpus = [FakeDevice(f"cuda:{number}") for number in range(3)]
+    simulation, errors = simulated([(FakeModel(at_load=breaks), 0)] * 2, *gpus)
+    assert [str(error) for error in errors] == [str(CUDA_ERROR)] * 2
+    assert [device.in_service for device in simulation.stats().devices].count(True) == 1
+
+
+def test_those_of_a_batch_that_breaks_two_devices_have_an_error_each():
+    model = FakeModel(max_batch=2, device="cuda", at_run=Script(CUDA_ERROR, CUDA_ERROR))
+    gpus = [FakeDevice(f"cuda:{number}") for number in range(3)]
+    outcomes, _ = told(model, 3, *gpus)
+    errors = [outcome.error for outcome in outcomes.values() if isinstance(outcome, Failure)]
+    assert [str(error) for error in errors] == [str(CUDA_ERROR)] * 2
+    assert errors[0] is not errors[1]
 
 
 def test_without_a_device_left_its_calls_fail_with_the_cause():
@@ -338,6 +428,18 @@ def test_a_load_refused_for_memory_has_idle_models_evicted_first():
     simulation.start(job())
     simulation.run()
     assert [stats.evictions for stats in simulation.stats().models] == [1, 0]
+
+
+def test_a_second_instance_that_finds_no_memory_takes_nobodys_when_it_is_not_needed_any_more():
+    core = Core([DeviceRecord("cuda:0", None, 100)])
+    other = begun(core, FakeModel("other", bytes=1))
+    core.finished(other, [Done(0)], 0.0)
+    model = FakeModel(bytes=1, max_instances=2)
+    first = begun(core, model)
+    _, (second,) = core.submit(model, 1, None, 0.0)
+    for _ in range(2):
+        core.finished(first, [Done(0)], 0.0)
+    assert core.load_failed(second.instance, Failure(MemoryError(), Fault.MEMORY), 0.0) == []
 
 
 def test_a_load_that_fails_for_good_is_told_to_each_who_waits():

@@ -198,6 +198,14 @@ class Walk(RuleBasedStateMachine):
         assert sorted([*lined_up, *(n for n in runs if n not in self.left)]) == self.open()
 
     @invariant()
+    def a_device_is_kept_only_for_who_waits_there(self):
+        for device in getattr(self, "devices", ()):
+            lanes = self.core._lanes.values() if device.kept_for else ()
+            waiting = [lane.form for lane in lanes if lane.record is device.kept_for]
+            places = [self.core._places(device.kept_for, form) for form in waiting]
+            assert device.kept_for is None or any(device in place for place in places)
+
+    @invariant()
     def nobody_waits_beside_a_free_instance(self):
         if not hasattr(self, "core"):
             return

@@ -155,7 +155,8 @@ def test_the_budget_is_read_again_and_leaves_others_theirs(monkeypatch):
     cuda.numbers = (1_000, 16_000)  # another process has come
     assert first.budget() == 6_300
     assert (second.name, second.capacity, second.budget()) == ("cuda:1", 5_000, 5_000)
-    assert [device.name for device in accelerators(["cuda"], {})] == ["cuda:0"]
+    (named,) = accelerators(["cuda"], {"cuda": 5_000})
+    assert (named.name, named.capacity) == ("cuda:0", 5_000)
 
 
 def test_the_cpu_has_a_slot_for_each_core():

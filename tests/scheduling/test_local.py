@@ -5,9 +5,11 @@ import random
 import subprocess
 import sys
 import threading
+import traceback
 import weakref
 
 import anyio
+import attrs
 import pytest
 from blockbuster import blockbuster_ctx
 
@@ -83,6 +85,28 @@ async def test_cancelled_waiters_leave_at_once_and_their_device_when_it_is_free(
     assert [batch for batch, _, _ in gate.calls] == [(1,), (3,)]
 
 
+async def test_a_caller_leaves_at_once_while_accelerators_are_looked_for(
+    anyio_backend, monkeypatch
+):
+    looking, found = threading.Event(), threading.Event()
+
+    def slow(wanted, budgets):  # as the import of torch is
+        looking.set()
+        assert found.wait(5), "somebody waits for it who has left"
+        return [FakeDevice("cuda:0", 10)]
+
+    monkeypatch.setattr("talkgen.scheduling.local.accelerators", slow)
+    scheduler = LocalScheduler()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(scheduler.run, FakeModel(), 1)
+        assert await anyio.to_thread.run_sync(looking.wait, 30)
+        tasks.cancel_scope.cancel()
+    found.set()
+    assert await scheduler.run(FakeModel(), 2) == 2
+    assert [device.name for device in scheduler.stats().devices] == ["cpu", "cuda:0"]
+    await scheduler.aclose()
+
+
 async def test_closing_ends_what_runs_and_cancels_what_waits(anyio_backend):
     gate, outcomes = Gate(), {}
     model, scheduler = FakeModel(at_run=gate, at_close=Script()), LocalScheduler([])
@@ -140,6 +164,71 @@ async def test_items_and_results_are_not_kept(scheduler):
     await scheduler.run(FakeModel(), None)
     gc.collect()
     assert seen() is None
+
+
+class Weights:
+    """Memory of a device."""
+
+
+held = []  # every one, as long as somebody holds it
+
+
+class Hoarder(FakeModel):
+    """Fails with memory in its hands, at loading and at running."""
+
+    def load(self, device):
+        weights = Weights()
+        held.append(weakref.ref(weights))
+        super().load(device)
+        return LoadedHoarder(self, weights)
+
+
+class LoadedHoarder:
+    def __init__(self, model, weights):
+        self.model, self.weights = model, weights
+
+    def run(self, batch, *, level=0):
+        activations = Weights()
+        held.append(weakref.ref(activations))
+        self.forward(batch, activations)
+
+    def forward(self, batch, activations):
+        try:
+            self.model.at_run()
+        except ValueError as error:
+            raise RuntimeError("CUDA out of memory") from error
+
+    def close(self):
+        pass
+
+
+@attrs.define(eq=False)
+class Watchful(FakeDevice):
+    """Notes what is left when the cache is freed."""
+
+    left: list[int] = attrs.field(factory=list)
+
+    def free_cache(self):
+        self.left.append(sum(weights() is not None for weights in held))
+
+
+async def test_an_error_holds_no_memory_of_its_device(anyio_backend):
+    """Neither while the cache is freed for the next try, nor for as long as somebody keeps it."""
+    held.clear()
+    gpu = Watchful("cuda:0", 10)
+    scheduler = LocalScheduler([gpu])
+    model = Hoarder(device="cuda", at_run=Script(ValueError(), ValueError()))
+    with pytest.raises(OutOfMemory) as kept:
+        await scheduler.run(model, 1)
+    assert gpu.left == [1, 1]  # the weights of what is loaded
+    refused = Hoarder("other", device="cuda", at_load=Script(ValueError("no such file")))
+    with pytest.raises(ValueError, match="no such file") as kept_too:
+        await scheduler.run(refused, 1)
+    assert gpu.left == [1, 1, 1]
+    await scheduler.aclose()
+    assert gpu.left == [1, 1, 1, 0]
+    told = [traceback.format_exception(error.value) for error in (kept, kept_too)]
+    assert all("test_local.py" in "".join(lines) for lines in told)  # where it came from
 
 
 async def test_memory_that_others_take_is_waited_for(anyio_backend):
@@ -310,3 +399,21 @@ async def test_what_cannot_be_loaded_is_asked_for_again_by_the_next_call(schedul
     with pytest.raises(ModelUnavailable):
         await scheduler.run(model, 1)
     assert await scheduler.run(model, 1) == 1
+
+
+@pytest.mark.parametrize("kind", [threading.Thread, threading.Timer])
+async def test_without_a_thread_to_be_had_nobody_waits_for_ever(anyio_backend, monkeypatch, kind):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    scheduler = LocalScheduler([])
+    with monkeypatch.context() as full, anyio.fail_after(10):
+        full.setattr(kind, "start", refuse)
+        if kind is threading.Thread:
+            with pytest.raises(Overloaded, match="no more threads"):
+                await scheduler.run(FakeModel(), 1)
+        else:  # the alarm's, which only frees what is idle
+            assert await scheduler.run(FakeModel(), 1) == 1
+    with anyio.fail_after(10):
+        assert await scheduler.run(FakeModel(), 2) == 2
+    await scheduler.aclose()

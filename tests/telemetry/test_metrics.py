@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from contextlib import AsyncExitStack
 
 import anyio
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from talkgen import LocalScheduler, LocalStorage, MemoryStorage, Pipeline, observed, telemetry
 from talkgen.errors import StageFailed
-from talkgen.observed import Gauges, backend_keys
+from talkgen.observed import DeviceGauges, backend_keys
 from talkgen.protocols import Backends, DeviceStats, SchedulerStats
 from talkgen.testing import FakeModel, Script
 
@@ -76,14 +77,12 @@ async def test_storage_is_counted_when_somebody_looks(anyio_backend, sdk, tmp_pa
             counted += 1
             return await storage.stats()
 
-    gauges = Gauges(LocalScheduler(["cpu"]), Counted())
-
     def used():
         return sum(value for _, value in sdk.points("storage_used_bytes"))
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(gauges.keep_counting)
-        with gauges.shown():
+        with observed.shown(LocalScheduler(["cpu"]), Counted()) as gauges:
+            tasks.start_soon(gauges.keep_counting)
             await anyio.sleep(0.1)
             assert counted == 0  # nobody has looked
             await Pipeline([Step()], storage=storage).run(PICTURE)
@@ -91,6 +90,54 @@ async def test_storage_is_counted_when_somebody_looks(anyio_backend, sdk, tmp_pa
             await until(lambda: used() == total)
         assert total > 0
         tasks.cancel_scope.cancel()
+
+
+async def test_what_pipelines_share_is_read_and_counted_once(anyio_backend, sdk, monkeypatch):
+    monkeypatch.setattr(observed, "GLANCE", 0.01)
+    monkeypatch.setattr(observed, "PAUSE", 60.0)
+    scheduler, storage, counts, reads = Devices(device(busy=0.5)), MemoryStorage(), [], []
+    monkeypatch.setattr(storage, "stats", Noted(counts, storage.stats))
+    monkeypatch.setattr(scheduler, "stats", Noted(reads, scheduler.stats))
+    async with AsyncExitStack() as pipelines:
+        for _ in range(3):
+            opened = Pipeline([Step()], scheduler=scheduler, storage=storage)
+            await pipelines.enter_async_context(opened)
+        assert sdk.points("gpu_utilization_percent") == [({"device": "cuda:0"}, 50)]
+        assert len(reads) == 1
+        await until(lambda: sdk.points("storage_used_bytes"))
+        await anyio.sleep(0.1)
+        assert len(counts) == 1
+
+
+async def test_a_pipeline_that_closes_while_it_counts_leaves_that_to_the_next(
+    anyio_backend, monkeypatch
+):
+    monkeypatch.setattr(observed, "GLANCE", 0.01)
+    monkeypatch.setattr(observed, "PAUSE", 0.0)
+    monkeypatch.setattr(observed, "SHARE", 0.0)
+    memory, begun, closing = MemoryStorage(), [], anyio.Event()
+
+    class Slow:
+        async def stats(self):
+            begun.append(None)
+            if len(begun) == 1:
+                closing.set()
+                await anyio.sleep_forever()
+            return await memory.stats()
+
+    with observed.shown(Devices(), Slow()) as gauges:
+        assert list(gauges.used()) == []
+        async with anyio.create_task_group() as closed:
+            closed.start_soon(gauges.keep_counting)
+            closed.start_soon(gauges.keep_counting)
+            await closing.wait()
+            await anyio.sleep(0.05)
+            assert len(begun) == 1  # by one of them
+            closed.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(gauges.keep_counting)
+            await until(lambda: len(begun) == 2)
+            tasks.cancel_scope.cancel()
 
 
 async def test_a_storage_that_fails_is_counted_again(anyio_backend, sdk, caplog, monkeypatch):
@@ -104,13 +151,23 @@ async def test_a_storage_that_fails_is_counted_again(anyio_backend, sdk, caplog,
                 raise answers.pop()
             return await memory.stats()
 
-    gauges = Gauges(LocalScheduler(["cpu"]), Failing())
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(gauges.keep_counting)
-        with gauges.shown():
+        with observed.shown(LocalScheduler(["cpu"]), Failing()) as gauges:
+            tasks.start_soon(gauges.keep_counting)
             await until(lambda: sdk.points("storage_used_bytes"))
         tasks.cancel_scope.cancel()
     assert "could not be counted" in caplog.text
+
+
+class Noted:
+    """Calls on, and notes that it was called."""
+
+    def __init__(self, calls, function):
+        self.calls, self.function = calls, function
+
+    def __call__(self):
+        self.calls.append(None)
+        return self.function()
 
 
 class Devices:
@@ -129,14 +186,14 @@ def device(name="cuda:0", busy=0.0, busy_seconds=None):
 
 def test_utilization_is_that_since_the_last_look(sdk):
     now, scheduler = 100.0, Devices(device(busy=0.5, busy_seconds=50.0))
-    gauges = Gauges(scheduler, MemoryStorage(), clock=lambda: now)
+    gauges = DeviceGauges(scheduler, clock=lambda: now)
 
     def percent():
         ((facts, value),) = sdk.points("gpu_utilization_percent")
         assert facts == {"device": "cuda:0"}
         return value
 
-    with gauges.shown():
+    with telemetry.showing(gpu_utilization_percent=gauges.utilization):
         assert percent() == 50  # at first, that of all the time
         now, scheduler.devices = 110.0, (device(busy_seconds=59.0),)
         assert percent() == pytest.approx(90)
@@ -149,8 +206,8 @@ def test_utilization_is_that_since_the_last_look(sdk):
 
 
 def test_who_stops_reading_half_way_holds_nobody_up():
-    gauges = Gauges(LocalScheduler(["cpu"]), MemoryStorage())
-    readings = gauges._utilization()
+    gauges = DeviceGauges(LocalScheduler(["cpu"]))
+    readings = gauges.utilization()
     next(readings)
     assert not gauges._lock.locked()
 
@@ -158,9 +215,9 @@ def test_who_stops_reading_half_way_holds_nobody_up():
 async def test_utilization_of_a_device_at_work(anyio_backend, sdk):
     opened, now = threading.Event(), 0.0
     scheduler = LocalScheduler(["cpu"], clock=lambda: now)
-    gauges = Gauges(scheduler, MemoryStorage(), clock=lambda: now)
+    gauges = DeviceGauges(scheduler, clock=lambda: now)
     model = FakeModel(device="cpu", at_run=Script(opened))
-    with gauges.shown():
+    with telemetry.showing(gpu_utilization_percent=gauges.utilization):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(scheduler.run, model, None)
             await until(lambda: any(each.busy for each in scheduler.stats().models))

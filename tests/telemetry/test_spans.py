@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from talkgen import GenerateVideo, Image, LocalScheduler, Pipeline, Speech
+from talkgen import GenerateVideo, Image, LocalScheduler, Pipeline, Speech, run_sync
 from talkgen.errors import InvalidImage, ModelUnavailable, RunCancelled, StageFailed, TalkgenError
 from talkgen.generators.did import Clock, DIdGenerator
 from talkgen.testing import FakeDId, FakeModel, Script
@@ -58,6 +58,12 @@ async def test_a_whole_run(anyio_backend, sdk, portrait_path, speech_path):
     assert batch.attributes["talkgen.device"] == "cpu"
     assert batch.attributes["talkgen.batch.size"] == 1
     assert all(span.status.is_unset for span in sdk.spans)
+
+
+async def test_a_run_without_a_loop_of_ones_own_is_below_its_callers_span(anyio_backend, sdk):
+    with sdk.traces.get_tracer("host").start_as_current_span("job"):
+        assert run_sync(PICTURE, pipeline=pipeline(Step())).success
+    assert sdk.tree() == ["job", ".talkgen.run", "..talkgen.stage step"]
 
 
 async def test_failed_runs(anyio_backend, sdk):

@@ -81,6 +81,7 @@ class Core:
         self._lanes: dict[tuple[ModelRecord, Form], Lane] = {}
         self._calls = 0
         self._actions: list[Action] = []
+        self._released = False  # a device is not kept any more: who was passed over may have it
 
     # --- what happens --------------------------------------------------------------------------
 
@@ -134,6 +135,7 @@ class Core:
             self._refused(instance.record, instance.device, failure, now)
         elif _is_lost(instance.device, failure):
             self._lose(instance.device, failure.error)
+            self._loaded_in_vain(instance.record, failure)
         else:
             self._fail_waiting(instance.record, failure)
         return self._decided(now)
@@ -246,10 +248,20 @@ class Core:
     def _escaped(self, call: Call, failure: Failure, device: DeviceRecord) -> None:
         """A call's device is lost; one that saw it twice may be the cause and gets no third."""
         if call.lost:
-            self._settle(call, failure)
+            self._settle(call, Failure(own_copy(failure.error), failure.fault))
         else:
             call.lost = True
             self._again(call, call.form, f"{device.name} failed")
+
+    def _loaded_in_vain(self, record: ModelRecord, failure: Failure) -> None:
+        """A device was lost while a model was loaded for those who wait; see `_escaped`."""
+        lanes = [lane for lane in self._lanes.values() if lane.record is record]
+        for lane in lanes:
+            for call in [call for call in lane.calls.values() if not call.form.on_cpu]:
+                if call.lost:
+                    self._dequeue(lane, call)
+                    self._settle(call, Failure(own_copy(failure.error), failure.fault))
+                call.lost = True
 
     def _step_down(self, call: Call, failure: Failure, batch: int, device: DeviceRecord) -> None:
         record = call.record
@@ -326,8 +338,9 @@ class Core:
     ) -> None:
         """There was no memory to load a model, against all accounts: others use the device, too."""
         record.refused = True
-        if idle := _of(device, InstanceState.IDLE):
-            self._evict(min(idle, key=lambda instance: instance.since))
+        others = [one for one in _of(device, InstanceState.IDLE) if one.record is not record]
+        if others and self._is_awaited(record, device):
+            self._evict(min(others, key=lambda instance: instance.since))
             self._keep(device, record)
             return
         if not device.instances:
@@ -388,23 +401,28 @@ class Core:
     def _decided(self, now: float) -> list[Action]:
         """Place whoever can be placed; gives back what is to be done since the last time."""
         for device in self.devices:
-            if device.kept_for is not None and not device.kept_for.waiting:
+            if device.kept_for is not None and not self._is_awaited(device.kept_for, device):
                 device.kept_for = None
             if device.lost is not None or self.closed:
                 for instance in _of(device, InstanceState.IDLE):
                     self._unload(instance)
-        while self._advanced(now):
-            pass
+        self._released = True
+        while self._released:
+            self._released = False
+            self._give(now)
         actions, self._actions = self._actions, []
         return actions
 
-    def _advanced(self, now: float) -> bool:
-        """Begin one batch or one load, if any can begin."""
+    def _give(self, now: float) -> None:
+        """Let each who waits have what is there for them."""
         lanes = sorted(self._lanes.values(), key=lambda lane: lane.head.number)
         # Whoever is served by a warm instance comes first: loading costs more than running.
-        return any(self._served(lane, now) for lane in lanes) or any(
-            self._placed(lane, now) for lane in lanes
-        )
+        for lane in lanes:
+            while lane.calls and self._served(lane, now):
+                pass
+        for lane in lanes:
+            while lane.calls and self._placed(lane, now):
+                pass
 
     def _served(self, lane: Lane, now: float) -> bool:
         """Give the head's batch to an instance that is free, if there is one."""
@@ -416,6 +434,7 @@ class Core:
         device, record = instance.device, lane.record
         batch = tuple(self._taken(lane, now))
         instance.state, instance.since, instance.calls = InstanceState.RUNNING, now, batch
+        instance.fresh = False
         device.active += 1
         device.running += 1
         if device.running == 1:
@@ -435,7 +454,8 @@ class Core:
             instance.state is InstanceState.IDLE
             and device in places
             and device.has_slot
-            and device.is_for(lane.record)
+            # Who has loaded runs once: two who keep the device in turn would only load for ever.
+            and (instance.fresh or device.is_for(lane.record))
             # Who ran out of memory waits until those evicted for it are gone.
             and not (lane.form.freed and device.freeing)
         )
@@ -528,11 +548,15 @@ class Core:
         for device in self.devices:
             if device.kept_for is record:
                 device.kept_for = None
+                self._released = True
+
+    def _is_awaited(self, record: ModelRecord, device: DeviceRecord) -> bool:
+        """Somebody waits for a model who could have it on this device."""
+        forms = [lane.form for lane in self._lanes.values() if lane.record is record]
+        return any(device in self._places(record, form) for form in forms)
 
     def _passed_over(self, device: DeviceRecord, record: ModelRecord) -> None:
         """A batch begins; count it for the others who could have had the device."""
-        if len(self._lanes) == 1:
-            return
         for lane in self._lanes.values():
             if lane.record is not record and device in self._places(lane.record, lane.form):
                 lane.head.passed += 1

@@ -151,7 +151,7 @@ def accelerators(wanted: Sequence[str] | None, budgets: Mapping[str, int]) -> li
 
     Args:
         wanted: Names; None for all there are.
-        budgets: Bytes that models may reserve, by name.
+        budgets: Bytes that models may reserve, by name; `cuda` is `cuda:0` here, too.
 
     Raises:
         talkgen.errors.MissingDependency: Names are given, and torch is not installed.
@@ -164,7 +164,8 @@ def accelerators(wanted: Sequence[str] | None, budgets: Mapping[str, int]) -> li
     if unknown := [name for name in names if name not in found]:
         there = ", ".join([CPU, *found])
         raise ValueError(f"there is no device {', '.join(unknown)} here, only {there}")
-    return [_device(name, budgets.get(name)) for name in dict.fromkeys(names)]
+    bytes_of = {_full(name): most for name, most in budgets.items()}
+    return [_device(name, bytes_of.get(name)) for name in dict.fromkeys(names)]
 
 
 def _found() -> list[str]:

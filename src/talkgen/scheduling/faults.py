@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
+import traceback
+from contextlib import suppress
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,8 +15,9 @@ from talkgen.errors import OutOfMemory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
-__all__ = ["Done", "Failure", "Fault", "Outcome", "classify", "own_copy"]
+__all__ = ["Done", "Failure", "Fault", "Outcome", "classify", "let_go", "own_copy"]
 
 
 class Fault(Enum):
@@ -72,6 +75,31 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__
+
+
+def let_go(error: BaseException) -> None:
+    """Empty the frames that an error came through: what they hold would live as long as it does.
+
+    That is the memory of a device, which the accounts know as free: tensors that were being made,
+    and the model itself. Where it happened is still told. Frames that still run stay as they are.
+    """
+    links, seen = [error], set[int]()
+    while links:
+        link = links.pop()
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        links += filter(None, (link.__cause__, link.__context__))
+        traceback.clear_frames(link.__traceback__)
+        if link.__traceback__ is not None:
+            _empty(link.__traceback__.tb_frame)
+
+
+def _empty(frame: FrameType) -> None:
+    """A frame that has ended keeps those that called it."""
+    for caller, _ in traceback.walk_stack(frame):
+        with suppress(RuntimeError):  # it still runs
+            caller.clear()
 
 
 def _is_memory(error: BaseException) -> bool:

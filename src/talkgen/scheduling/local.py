@@ -14,6 +14,7 @@ import attrs
 
 from talkgen import telemetry
 from talkgen._loops import call_soon
+from talkgen.errors import Overloaded
 from talkgen.protocols import Degradation
 from talkgen.scheduling.core import Core
 from talkgen.scheduling.devices import CpuDevice, accelerators
@@ -110,13 +111,14 @@ class LocalScheduler:
 
         Raises:
             talkgen.errors.OutOfMemory: It fits nowhere, at no level.
-            talkgen.errors.Overloaded: `max_waiting` calls wait already.
+            talkgen.errors.Overloaded: `max_waiting` calls wait already, or there is no thread to be
+                had for the model.
             talkgen.errors.ModelUnavailable: It cannot be loaded, or has no device here.
             talkgen.errors.RunCancelled: The scheduler was closed before the call's turn came.
             RuntimeError: The scheduler is closed.
         """
         if not self._looked and model.device != CPU:
-            await anyio.to_thread.run_sync(self._look_for_accelerators)
+            await anyio.to_thread.run_sync(self._look_for_accelerators, abandon_on_cancel=True)
         waiter = _Waiter()
         with self._lock:
             call, actions = self._core.submit(model, item, waiter, self._clock())
@@ -195,16 +197,21 @@ class LocalScheduler:
                 case Unload(instance):
                     self._workers.pop(instance).unload()
                 case Load(instance, reserved, call):
-                    self._start(instance, reserved, call.owner.caller)
+                    actions += self._started(instance, reserved, call.owner.caller)
         self._set_alarm()
         return told
 
-    def _start(self, instance: Instance, reserved: int, caller: Any) -> None:
+    def _started(self, instance: Instance, reserved: int, caller: Any) -> list[Action]:
+        """Have an instance loaded; what is to be done where no thread can be had for it."""
         device = self._devices[instance.device.name]
         worker = Worker(instance, device, reserved, self, caller)
+        try:
+            worker.start()
+        except RuntimeError as error:
+            return self._core.load_failed(instance, _no_thread(error), self._clock())
         self._workers[instance] = worker
         self._threads = [*filter(Worker.is_alive, self._threads), worker]
-        worker.start()
+        return []
 
     def _alive(self) -> list[Worker]:
         with self._lock:
@@ -236,10 +243,11 @@ class LocalScheduler:
         if due is None or due >= self._due:
             return
         self._stop_alarm()
-        self._due = due
-        self._alarm = threading.Timer(max(due - self._clock(), 0.0), self._ring)
-        self._alarm.daemon = True
-        self._alarm.start()
+        alarm = threading.Timer(max(due - self._clock(), 0.0), self._ring)
+        alarm.daemon = True
+        with suppress(RuntimeError):  # there is no thread to be had: the next event tries again
+            alarm.start()
+            self._due, self._alarm = due, alarm
 
     def _stop_alarm(self) -> None:
         if self._alarm is not None:
@@ -257,6 +265,15 @@ def _names(devices: Sequence[str | Device] | None) -> tuple[str, ...] | None:
     if devices is None:
         return None
     return tuple(device for device in devices if isinstance(device, str) and device != CPU)
+
+
+def _no_thread(cause: RuntimeError) -> Failure:
+    error = Overloaded(
+        "This process can start no more threads.",
+        hint="Run less at a time, or raise the limit of its user's threads.",
+    )
+    error.__cause__ = cause
+    return Failure.of(error)
 
 
 def _wake(waiters: Iterable[_Waiter]) -> None:

@@ -146,6 +146,7 @@ class Instance:
         bytes: What it has reserved there.
         since: When its state began.
         calls: The batch that it runs.
+        fresh: It has not run yet.
     """
 
     record: ModelRecord
@@ -154,6 +155,7 @@ class Instance:
     since: float
     state: InstanceState = InstanceState.LOADING
     calls: tuple[Call, ...] = ()
+    fresh: bool = True
 
     def __repr__(self) -> str:
         return f"<{self.record.model.key} on {self.device.name}, {self.state.name.lower()}>"
@@ -176,7 +178,7 @@ class Call:
         owner: Whoever waits, for the one who does the actions.
         passed: How many batches of others began where it could have run, since it waits.
         moved: Why it leaves its device, until it is told on which it goes on.
-        lost: It was on a device when that failed.
+        lost: A device failed while it was there, or while its model was loaded there.
     """
 
     number: int

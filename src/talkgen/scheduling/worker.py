@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from talkgen import telemetry
 from talkgen.errors import OutOfMemory
 from talkgen.scheduling.devices import inference
-from talkgen.scheduling.faults import Done, Failure, Fault
+from talkgen.scheduling.faults import Done, Failure, Fault, let_go
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,6 +106,7 @@ class Worker:
                 loaded = self._load()
         except BaseException as error:  # noqa: BLE001 - handed over to the waiters, whole
             failure = Failure.of(error)
+            let_go(error)
             self._free_cache()
             self._reports.load_failed(self._instance, failure)
             return
@@ -132,12 +133,12 @@ class Worker:
     def _serve(self, loaded: LoadedModel[Any, Any]) -> None:
         while (batch := self._batches.get()) is not None:
             outcomes = self._perform(loaded, batch)
-            if any(isinstance(o, Failure) and o.fault is Fault.MEMORY for o in outcomes):
-                self._free_cache()
+            self._clear_up(outcomes)
             # The next get() must not keep pictures alive.
             del batch
             self._reports.finished(self._instance, outcomes)
             del outcomes
+        del loaded  # an error keeps this frame, too: it called those that the error came through
 
     def _perform(self, loaded: LoadedModel[Any, Any], batch: _Batch) -> list[Outcome]:
         key, device = self._model.key, self._device.name
@@ -147,6 +148,14 @@ class Worker:
                 if isinstance(outcome, Failure):
                     span.failed(outcome.error)
         return outcomes
+
+    def _clear_up(self, outcomes: Sequence[Outcome]) -> None:
+        """Free what failures have left on the device, before anybody tries again."""
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+        for failure in failures:
+            let_go(failure.error)
+        if any(failure.fault is Fault.MEMORY for failure in failures):
+            self._free_cache()
 
     def _free_cache(self) -> None:
         try:
