@@ -16,6 +16,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -246,6 +247,15 @@ def test_sixteen_bits_of_grey_are_scaled(data: bytes) -> None:
     assert opened(data)[0, :, :3].tolist() == [[value] * 3 for value in EIGHT]
 
 
+def test_a_transparent_grey_of_sixteen_bits_is_that_one_alone() -> None:
+    """0x8000 is transparent, 0x8001 is not, though in eight bits both are 128."""
+    row = b"\0" + struct.pack(">3H", 0x8000, 0x8001, 0xFFFF)
+
+    pixels = opened(png(3, 1, 16, 0, row, chunk(b"tRNS", b"\x80\0")))
+
+    assert pixels[0].tolist() == [[128, 128, 128, 0], [128, 128, 128, 255], [255] * 4]
+
+
 @pytest.mark.parametrize(
     ("colour", "values", "expected"),
     [
@@ -380,8 +390,10 @@ def test_jpeg_takes_a_quality_and_no_alpha() -> None:
 
 
 def test_a_picture_that_a_format_cannot_hold_is_an_error_of_ours() -> None:
-    with pytest.raises(MediaFailed, match="70000x1 cannot be jpeg"):
+    with pytest.raises(MediaFailed, match="70000x1 cannot be jpeg") as caught:
         codecs.encode_image(np.zeros((1, 70_000, 3), np.uint8), "jpeg")
+
+    assert "Make it smaller" in (caught.value.hint or "")
 
 
 def test_resizing_gives_transparent_pixels_no_say_in_colours() -> None:
@@ -707,6 +719,57 @@ def test_nothing_beyond_the_limit_is_decoded() -> None:
 def test_compressed_silence_cannot_ask_for_gigabytes() -> None:
     with pytest.raises(InvalidAudio, match="more than 384000 samples a second"):
         heard(sounding("flac", "flac", rate=96_000, layout="5.1", seconds=0.1))
+
+
+def test_sound_with_a_cover_is_no_film() -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        picture = container.add_stream("mjpeg", width=32, height=24, pix_fmt="yuvj420p")
+        picture.disposition = Disposition.attached_pic
+        frame = av.AudioFrame.from_ndarray(tone(16_000), format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+        cover = av.Packet(saved(Image.fromarray(gradient()), "JPEG"))
+        cover.stream, cover.pts, cover.dts, cover.time_base = picture, 0, 0, Fraction(1)
+        container.mux(cover)
+
+    assert heard(file.getvalue())[1:] == (16_000, "m4a")
+
+
+def with_cover(mp3: bytes, cover: bytes) -> bytes:
+    """Put a picture before the sound, as ID3 2.3 has it."""
+    body = b"\0image/png\0\3\0" + cover
+    notes = b"APIC" + struct.pack(">IH", len(body), 0) + body
+    size = bytes(len(notes) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\3\0\0" + size + notes + mp3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a peak is not told like this")
+def test_a_cover_is_not_decoded() -> None:
+    """In an interpreter of its own, whose memory is counted from its beginning."""
+    rows = zlib.compress((b"\0" + bytes(3 * 8_000)) * 8_000, 9)  # 192 MB in 190 kB
+    cover = png(8_000, 8_000, 8, 2, b"").replace(
+        chunk(b"IDAT", zlib.compress(b"")), chunk(b"IDAT", rows)
+    )
+    data = with_cover(sounding("mp3", "libmp3lame", rate=44_100), cover)
+    code = """if True:
+        import sys
+        from talkgen import codecs
+        def peak():
+            return int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]) // 1024
+        data, before = sys.stdin.buffer.read(), peak()
+        samples, rate, suffix = codecs.decode_audio(data, max_seconds=60)
+        print(samples.shape[1] // rate, suffix, peak() - before)
+    """
+
+    told = subprocess.run(
+        [sys.executable, "-c", code], input=data, capture_output=True, check=True, timeout=60
+    )
+
+    seconds, suffix, megabytes = told.stdout.split()
+    assert (seconds, suffix) == (b"1", b"mp3")
+    assert int(megabytes) < 50
 
 
 @pytest.mark.parametrize(

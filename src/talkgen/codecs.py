@@ -12,6 +12,7 @@ import struct
 import wave
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
@@ -23,6 +24,7 @@ from talkgen.requirements import explained
 with explained():
     import av
     import av.error
+    from av.stream import Disposition
     from PIL import Image, ImageColor
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import Container, InputContainer
+    from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
     Pixels: TypeAlias = NDArray[np.uint8]
@@ -167,7 +170,10 @@ def encode_image(pixels: Pixels, format: ImageFormat, *, quality: int = 90) -> b
         Image.fromarray(pixels).save(file, format, quality=quality)
     except OSError as error:
         height, width = pixels.shape[:2]
-        raise MediaFailed(f"A picture of {width}x{height} cannot be {format}: {error}.") from error
+        raise MediaFailed(
+            f"A picture of {width}x{height} cannot be {format}: {error}.",
+            hint="Make it smaller; PNG holds any size.",
+        ) from error
     return file.getvalue()
 
 
@@ -257,7 +263,10 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey, which Pillow would clip; colour of 16 bits it reduces itself."""
+    """Scale 16-bit grey, which Pillow would clip; colour of 16 bits it reduces itself.
+
+    A grey that counts as transparent becomes alpha before it can no longer be told apart.
+    """
     if image.mode == "F":
         raise InvalidImage("The picture has floating-point pixels.", hint=IMAGE_HINT)
     if not image.mode.startswith("I"):
@@ -265,7 +274,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     deep = np.asarray(image)
     if deep.min() < 0 or deep.max() > np.iinfo(np.uint16).max:
         raise InvalidImage("The picture has pixels of more than 16 bits.", hint=IMAGE_HINT)
-    return Image.fromarray(((deep.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    grey = Image.fromarray(((deep.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if (clear := image.info.get("transparency")) is not None:
+        grey.putalpha(Image.fromarray(deep != clear))
+    return grey
 
 
 @contextmanager
@@ -306,8 +318,11 @@ AUDIO_FORMATS = {
     "mpegts": "ts",
     "mpeg": "mpg",
 }
-# Should a demuxer that is allowed want to open something all the same, no protocol is.
-CONTAINER_OPTIONS = {"format_whitelist": ",".join(AUDIO_FORMATS), "protocol_whitelist": "none"}
+CONTAINER_OPTIONS = {
+    "format_whitelist": ",".join(AUDIO_FORMATS),
+    # Should a demuxer that is allowed want to open something all the same, no protocol is.
+    "protocol_whitelist": "none",
+}
 AUDIO_HINT = (
     "Pass a recording as WAV, MP3, M4A, FLAC, OGG or Opus, or a video with sound; "
     "convert any other format to one of these first."
@@ -353,10 +368,13 @@ def decode_audio(data: bytes, *, max_seconds: float) -> tuple[Samples, int, str]
         talkgen.errors.InvalidAudio: It is no recording, has no sound, is damaged, truncated, or
             too long.
     """
+    # FFmpeg looks into every stream when it opens a file. A cover of some kilobytes would be
+    # decoded to gigabytes, for nothing.
+    options = {**CONTAINER_OPTIONS, "codec_whitelist": ",".join(_sound_decoders())}
     with (
         _audio_errors(),
         av.open(
-            io.BytesIO(data), "r", metadata_errors="replace", container_options=CONTAINER_OPTIONS
+            io.BytesIO(data), "r", metadata_errors="replace", container_options=options
         ) as container,
     ):
         stream = container.streams.best("audio")
@@ -513,6 +531,19 @@ def _audio_frame(samples: Samples, rate: int, *, start: int = 0) -> AudioFrame:
     return frame
 
 
+@cache
+def _sound_decoders() -> tuple[str, ...]:
+    """Those of FFmpeg's decoders that give sound."""
+    return tuple(name for name in sorted(av.codecs_available) if _decodes_sound(name))
+
+
+def _decodes_sound(name: str) -> bool:
+    try:
+        return av.Codec(name, "r").type == "audio"
+    except ValueError:  # an encoder's name
+        return False
+
+
 def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
     """Decode packet by packet, leaving out the damaged ones unless they are the most."""
     decoded = damaged = 0
@@ -583,7 +614,9 @@ def _scaled(block: NDArray[np.generic]) -> Samples:
 def _peak(samples: Samples) -> float:
     peak = max(-float(samples.min()), float(samples.max()))
     if not np.isfinite(peak):
-        raise InvalidAudio("The recording holds samples that are NaN or infinite.")
+        raise InvalidAudio(
+            "The recording holds samples that are NaN or infinite.", hint=DAMAGED_AUDIO_HINT
+        )
     if peak > MAX_FLOAT_PEAK:
         raise InvalidAudio(
             f"The samples reach {peak:g}, which is not in -1..1.",
@@ -624,12 +657,16 @@ def _cut_of_wav(data: bytes) -> float:
 
 def _audio_suffix(data: bytes, stream: AudioStream) -> str:
     suffix = AUDIO_FORMATS[_demuxer(stream.container)]
-    if suffix == "mp4" and not stream.container.streams.video:
+    if suffix == "mp4" and all(map(_is_cover, stream.container.streams.video)):
         return "m4a"
     # The two differ by a word in the first few bytes; browsers record WebM.
     if suffix == "mkv" and b"webm" in data[:64]:
         return "webm"
     return suffix
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _demuxer(container: Container) -> str:
