@@ -334,6 +334,30 @@ def test_a_file_open_as_text_is_a_type_error(
         opens(file)
 
 
+class AsynchronousFile:
+    """As frameworks hand uploads over."""
+
+    def __init__(self) -> None:
+        self.reading: Any = None
+
+    def read(self, size: int) -> Any:
+        self.reading = self._read(size)
+        return self.reading
+
+    async def _read(self, size: int) -> bytes:
+        raise AssertionError
+
+
+@both
+def test_an_asynchronous_file_is_a_type_error(opens: Opener, invalid: object, good: bytes) -> None:
+    file = AsynchronousFile()
+
+    with pytest.raises(TypeError, match=r"gave coroutine.* await file\.read"):
+        opens(file)
+
+    file.reading.close()
+
+
 @both
 @pytest.mark.parametrize("source", [None, 3, ["a"], object(), {"image": b""}])
 def test_what_holds_nothing_is_a_type_error(

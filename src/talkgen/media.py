@@ -625,8 +625,11 @@ class _Medium:
         parts: list[bytes] = []
         try:
             while most > 0 and (part := file.read(most)):
-                if isinstance(part, str):
-                    raise TypeError("The file is open as text: open it with mode 'rb'.")
+                if not isinstance(part, bytes | bytearray | memoryview):
+                    raise TypeError(
+                        f"read() gave {type(part).__name__}, not bytes: open the file with mode "
+                        "'rb'; of an asynchronous one, pass what await file.read() gives."
+                    )
                 parts.append(part)
                 most -= len(part)
         except (OSError, ValueError) as error:
