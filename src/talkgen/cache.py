@@ -35,7 +35,7 @@ logger = logging.getLogger("talkgen.cache")
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 """Part of every entry's name; raised whenever a backend of the same key gives another result."""
 
 MAX_BYTES = 2**30
