@@ -19,6 +19,8 @@ from talkgen.models.birefnet.backbones import LARGE, LITE
 from talkgen.models.birefnet.model import MattingModel
 from talkgen.settings import BIREFNET_VARIANTS
 
+from ...memory import growth, on_linux
+
 GIB = 2**30
 
 
@@ -190,6 +192,25 @@ async def test_what_the_network_sees_is_the_normalised_picture_in_its_square(cut
     expected = np.asarray(picture.resized(64, 64).pixels) / 255
     assert small.shape == (1, 3, 64, 64)
     assert np.abs(small[0].permute(1, 2, 0).numpy() - expected).mean() < 0.02
+
+
+@on_linux
+def test_a_photo_takes_little_more_than_itself_and_its_alpha(lite_folder):
+    """24 megapixels: 72 MB, 96 MB of alpha, and copies of both; as floats it would be 288 MB."""
+    grown = growth(
+        f"""
+        import numpy as np, torch
+        from talkgen import Image
+        from talkgen.models.birefnet import BiRefNetRemover
+        loaded = BiRefNetRemover(weights={str(lite_folder)!r}, size=64).model().load("cpu")
+        loaded._networks[64] = lambda pictures: torch.zeros(1, 1, 64, 64)
+        photo = Image(np.zeros((4000, 6000, 3), np.uint8))
+        loaded.run([Image(np.zeros((80, 60, 3), np.uint8))])
+        """,
+        "loaded.run([photo])",
+    )
+
+    assert grown < 350
 
 
 async def test_removing_gives_rgba_and_keeps_what_was_transparent(cutter, picture, scheduler):
