@@ -7,6 +7,7 @@ Nothing here reaches the network but `download`, which `python -m talkgen fetch`
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import attrs
@@ -23,10 +24,12 @@ __all__ = [
     "Weights",
     "cache_folder",
     "cached",
+    "digest_of",
     "download",
     "located",
     "offline",
     "sha256",
+    "verified",
 ]
 
 
@@ -123,6 +126,54 @@ def sha256(path: Path) -> str:
     """Hexadecimal digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file of the caller's own; read again only when its size or time has changed.
+
+    Raises:
+        talkgen.errors.ModelUnavailable: It cannot be read.
+    """
+    try:
+        facts = path.stat()
+        return _digest_of(path, facts.st_mtime_ns, facts.st_size)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+@lru_cache(maxsize=64)
+def _digest_of(path: Path, _modified: int, _size: int) -> str:
+    return sha256(path)
+
+
+def verified(path: Path, digest: str) -> Path:
+    """The file, read through: it holds what it is meant to hold.
+
+    Args:
+        path: The file.
+        digest: The SHA-256 that it must have, hexadecimal.
+
+    Raises:
+        talkgen.errors.ModelUnavailable: It cannot be read, or holds something else.
+    """
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if found != digest:
+        raise ModelUnavailable(
+            f"The weights {path} are not those that were meant: their SHA-256 differs from "
+            f"{digest[:12]}...",
+            hint="The file has changed or is damaged: put the right one there.",
+        )
+    return path
+
+
+def _unreadable(path: Path, error: OSError) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"The weights {path} cannot be read: {error.strerror}.",
+        hint="Check the path, and that this user may read the file.",
+    )
 
 
 def _fetch(weights: Weights, progress: OnProgress | None) -> Path:

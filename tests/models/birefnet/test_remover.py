@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from talkgen import requirements
 from talkgen.errors import MissingDependency, ModelUnavailable
 from talkgen.media import Image
 from talkgen.models import matting
-from talkgen.models.birefnet import VARIANTS, BiRefNetRemover, engine, remover
+from talkgen.models.birefnet import VARIANTS, BiRefNetRemover, engine
 from talkgen.models.birefnet.backbones import LARGE, LITE
 from talkgen.models.birefnet.model import MattingModel
 from talkgen.settings import BIREFNET_VARIANTS
@@ -68,7 +69,7 @@ def test_wrong_options_are_refused_at_once(option, value):
 
 
 def test_without_the_extra_it_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(remover, "find_spec", lambda name: None)
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
 
     with pytest.raises(MissingDependency) as caught:
         BiRefNetRemover()
@@ -112,6 +113,14 @@ async def test_a_file_that_has_changed_is_refused(tmp_path, cutter):
 
     with pytest.raises(ModelUnavailable, match="SHA-256"):
         model.load("cpu")
+
+
+async def test_a_file_that_vanishes_before_it_is_loaded_is_an_error_of_its_own(lite_folder):
+    model = BiRefNetRemover("lite", weights=lite_folder).model()
+    gone = attrs.evolve(model, weights=lite_folder / "gone.safetensors")
+
+    with pytest.raises(ModelUnavailable, match=r"gone\.safetensors cannot be read"):
+        gone.load("cpu")
 
 
 def test_without_torch_tensorrt_it_falls_short_and_says_so(monkeypatch):
