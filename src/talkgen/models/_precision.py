@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeAlias
 
-from attrs import validators
-
-__all__ = ["IS_DEVICE", "IS_HALF", "Half", "half_on", "precision"]
+__all__ = ["Half", "check_device", "check_half", "half_on", "precision"]
 
 Half: TypeAlias = bool | Literal["auto"]
 """fp16: `auto` on CUDA alone, True on whatever is no CPU, False nowhere."""
 
-# `auto`, a kind, or one of a kind.
-IS_DEVICE = validators.matches_re(r"auto|cpu|mps|cuda(:\d+)?")
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
-HALVES: tuple[Half, ...] = ("auto", True, False)
-IS_HALF = validators.in_(HALVES)
+
+def check_device(_instance: object, _attribute: object, value: str) -> None:
+    """Refuse what names no device; a validator."""
+    if not DEVICE.fullmatch(value):
+        raise ValueError(f"device={value!r}: must be auto, cpu, cuda, mps, or one such as cuda:1")
+
+
+def check_half(_instance: object, _attribute: object, value: object) -> None:
+    """Refuse what is no precision; a validator."""
+    if value not in {"auto", True, False}:
+        raise ValueError(f"half={value!r}: must be 'auto', True or False")
 
 
 def half_on(half: Half, device: str) -> bool:

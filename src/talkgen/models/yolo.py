@@ -14,7 +14,7 @@ import attrs
 
 from talkgen.errors import ModelUnavailable
 from talkgen.models import catalogue
-from talkgen.models._precision import IS_DEVICE, IS_HALF, Half, half_on, precision
+from talkgen.models._precision import Half, check_device, check_half, half_on, precision
 from talkgen.models.weights import Weights, digest_of, located, verified
 from talkgen.requirements import explained, require
 
@@ -149,8 +149,8 @@ class YoloDetector:
     """
 
     weights: str | Path = "yolov8n.pt"
-    device: str = attrs.field(default="auto", validator=IS_DEVICE)
-    half: Half = attrs.field(default="auto", validator=IS_HALF)
+    device: str = attrs.field(default="auto", validator=check_device)
+    half: Half = attrs.field(default="auto", validator=check_half)
     imgsz: int = attrs.field(default=_IMGSZ, validator=_multiple_of_stride)
     allow_downloads: bool = attrs.field(default=False, kw_only=True, eq=False)
     # Resolved once, so that a later change of folder does not change what it means.

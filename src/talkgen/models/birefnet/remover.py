@@ -11,7 +11,7 @@ import attrs
 
 from talkgen.errors import ModelUnavailable
 from talkgen.media import Image
-from talkgen.models._precision import IS_DEVICE, IS_HALF, Half
+from talkgen.models._precision import Half, check_device, check_half
 from talkgen.models.birefnet import engine
 from talkgen.models.birefnet.backbones import Backbone, backbone_of
 from talkgen.models.birefnet.model import MattingModel
@@ -78,8 +78,8 @@ class BiRefNetRemover:
 
     variant: str = attrs.field(default="general", validator=_variant)
     weights: Path | None = attrs.field(default=None, converter=_path)
-    device: str = attrs.field(default="auto", validator=IS_DEVICE)
-    half: Half = attrs.field(default="auto", validator=IS_HALF)
+    device: str = attrs.field(default="auto", validator=check_device)
+    half: Half = attrs.field(default="auto", validator=check_half)
     size: int | None = attrs.field(default=None, validator=_size)
     tensorrt: bool = False
     refine: bool = True
