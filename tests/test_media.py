@@ -621,6 +621,16 @@ def test_silence_is_accepted_with_a_warning(
     assert ["silent" in record.message for record in caplog.records] == [True] * silent
 
 
+def test_silence_that_is_restored_is_not_told_again(caplog: pytest.LogCaptureFixture) -> None:
+    silent = Speech.open(Speech(np.zeros(100), 1_000).original().data)
+    caplog.clear()
+
+    again = Speech.restored(silent.lossless(), 1_000)
+
+    assert again.silent
+    assert not caplog.records
+
+
 def test_a_silent_file_is_named_in_the_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -403,7 +403,8 @@ class Speech:
 
         if file.type == "npy":
             return cls(codecs.decode_samples(file.data), sample_rate)
-        return cls.open(file.data, max_seconds=inf, max_bytes=len(file.data))
+        # Not by `open`: whoever opened it has been told by then that it is silent.
+        return cls._open(file.data, inf, len(file.data))
 
     def mono(self) -> Speech:
         """The mean of all channels; itself where there is one only."""

@@ -1,5 +1,6 @@
 """The remover and its model, with random weights: what they find is beside the point."""
 
+import errno
 import gc
 import pickle
 import subprocess
@@ -128,6 +129,21 @@ def test_without_torch_tensorrt_it_falls_short_and_says_so(monkeypatch):
 
     assert BiRefNetRemover().shortfall is None
     assert "torch_tensorrt is not installed" in BiRefNetRemover(tensorrt=True).shortfall
+
+
+def test_an_engine_that_cannot_be_saved_leaves_nothing(tmp_path):
+    class Full:
+        """`torch_tensorrt`, when the disk is full half way."""
+
+        @staticmethod
+        def save(compiled, path, *, inputs):
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        engine._save(Full, compiled=None, path=tmp_path / "engine.ep", example=torch.zeros(1))
+
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- the model ---------------------------------------------------------------------------------
