@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import itertools
 import math
 import struct
 import subprocess
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from talkgen import codecs
+from talkgen.codecs.pictures import IMAGE_FORMATS
 from talkgen.errors import InvalidAudio, InvalidImage, MediaFailed, Severity
 
 from .memory import growth, on_linux
@@ -728,7 +728,7 @@ def test_sound_with_a_cover_is_no_film() -> None:
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=16_000, layout="mono")
         picture = container.add_stream("mjpeg", width=32, height=24, pix_fmt="yuvj420p")
-        picture.disposition = Disposition.attached_pic
+        picture.disposition = Disposition.attached_pic.value  # all that older PyAV takes
         frame = av.AudioFrame.from_ndarray(tone(16_000), format="fltp", layout="mono")
         frame.sample_rate = 16_000
         container.mux([*stream.encode(frame), *stream.encode(None)])
@@ -909,4 +909,4 @@ def test_the_globals_of_pillow_stay_as_they_were() -> None:
 def test_everything_named_public_is_there() -> None:
     assert codecs.__all__ == sorted(codecs.__all__)
     assert all(callable(getattr(codecs, name)) for name in codecs.__all__)
-    assert len(set(itertools.chain(codecs.IMAGE_FORMATS.values()))) == len(codecs.IMAGE_FORMATS)
+    assert len(set(IMAGE_FORMATS.values())) == len(IMAGE_FORMATS)
