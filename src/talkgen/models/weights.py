@@ -86,10 +86,9 @@ def download(weights: Weights, *, progress: OnProgress | None = None) -> Path:
         _discard(path)
     path = _fetch(weights, progress)
     if not _genuine(path, weights):
-        _discard(path)
         raise ModelUnavailable(
             f"{weights.repository}/{weights.filename} is not the pinned {weights.name}: "
-            "its SHA-256 differs. It was deleted.",
+            f"its SHA-256 differs. {_discard(path)}",
             hint="Check what HF_ENDPOINT points to, and try again; "
             "or get the file yourself and name its path.",
         )
@@ -114,9 +113,8 @@ def located(weights: Weights, *, allow_downloads: bool = False) -> Path:
             hint=fetch,
         )
     if not _genuine(path, weights):
-        _discard(path)
         raise ModelUnavailable(
-            f"{path} was damaged: its SHA-256 is not that of {weights.name}. It was deleted.",
+            f"{path} was damaged: its SHA-256 is not that of {weights.name}. {_discard(path)}",
             hint=fetch,
         )
     return path
@@ -217,13 +215,22 @@ def _read(note: Path) -> str | None:
 
 def _write(note: Path, mark: str) -> None:
     try:
+        note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(mark)
     except OSError:  # a cache that is mounted read-only is hashed each time
         return
 
 
-def _discard(path: Path) -> None:
-    """Take a file out of the cache: the name in the snapshot, and what it points to."""
+def _discard(path: Path) -> str:
+    """Take a file out of the cache: the name in the snapshot, and what it points to.
+
+    Returns:
+        For people, whether it is gone.
+    """
     content = path.resolve()
-    path.unlink(missing_ok=True)
-    content.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+        content.unlink(missing_ok=True)
+    except OSError as error:  # a cache that is mounted read-only
+        return f"It has to be deleted by hand: {content} ({error.strerror})."
+    return "It was deleted."
