@@ -1,6 +1,7 @@
 """What models said is kept by content, whole or not at all, and never fails a run."""
 
 import random
+import threading
 from datetime import timedelta
 
 import anyio
@@ -48,6 +49,33 @@ async def test_the_second_call_finds_what_the_first_made(storage):
     for _ in range(2):
         assert await ResultCache(storage).remember(ORIGIN, "key", make, TEXT) == "made"
     assert make.made == 1
+
+
+class Telltale:
+    """A detector whose key is asked for."""
+
+    def __init__(self):
+        self.threads = set()
+
+    @property
+    def key(self):
+        self.threads.add(threading.get_ident())
+        return "telltale"
+
+    async def detect(self, image, *, scheduler, confidence=0.5, iou=0.45):
+        return (Person(1, Box(0, 0, 1, 1), 1.0),)
+
+
+async def test_the_loop_waits_for_no_key(storage):
+    """It may be the digest of a file of weights."""
+    detector = Telltale()
+    pipeline = Pipeline([DetectPersons(detector, framing="image")], storage=storage)
+    async with pipeline:
+        await pipeline.run(np.zeros((2, 2, 3), np.uint8))
+        await pipeline.recover()
+
+    assert detector.threads
+    assert threading.get_ident() not in detector.threads
 
 
 @pytest.mark.parametrize(("origin", "key"), [("f" * 64, "key"), (ORIGIN, "other")])

@@ -35,7 +35,7 @@ logger = logging.getLogger("talkgen.cache")
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 """Part of every entry's name; raised whenever a backend of the same key gives another result."""
 
 MAX_BYTES = 2**30
@@ -167,7 +167,9 @@ async def recalled(
         codec: The kind of its result.
         settings: What it is told beside the picture.
     """
-    if (key := getattr(backend, "key", None)) is None:
+    # In a thread: a backend may read its weights through to know its key.
+    key = await anyio.to_thread.run_sync(getattr, backend, "key", None)
+    if key is None:
         return await make()
     shown = await anyio.to_thread.run_sync(lambda: image.digest)
     return await context.remember(f"{key}|{shown}|{settings}", make, codec)

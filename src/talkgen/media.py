@@ -10,12 +10,9 @@ import errno
 import hashlib
 import logging
 import operator
-import os
-import re
 import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cached_property
 from math import inf
 from pathlib import Path
@@ -26,19 +23,12 @@ import anyio.to_thread
 import attrs
 
 from talkgen import html
-from talkgen.errors import (
-    AudioNotFound,
-    AudioUnreadable,
-    ImageNotFound,
-    ImageUnreadable,
-    InvalidAudio,
-    InvalidImage,
-    InvalidInput,
-    NotReady,
-)
+from talkgen.errors import NotReady
+from talkgen.sources import PICTURE, RECORDING, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    import os
+    from collections.abc import Awaitable, Callable, Mapping
 
     import numpy as np
     import PIL.Image
@@ -334,7 +324,7 @@ class Speech:
         with RECORDING.about(source):
             speech = cls._open(source, max_seconds, max_bytes)
         if speech.silent:
-            logger.warning("%s: The recording is silent.", _name(source))
+            logger.warning("%s: The recording is silent.", name_of(source))
         return speech
 
     @classmethod
@@ -403,7 +393,8 @@ class Speech:
 
         if file.type == "npy":
             return cls(codecs.decode_samples(file.data), sample_rate)
-        return cls.open(file.data, max_seconds=inf, max_bytes=len(file.data))
+        # Not by `open`: whoever opened it has been told by then that it is silent.
+        return cls._open(file.data, inf, len(file.data))
 
     def mono(self) -> Speech:
         """The mean of all channels; itself where there is one only."""
@@ -559,122 +550,6 @@ class Video:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Video, (self.file, self.duration, self.fps, self.size, self.metadata)
-
-
-# --- where pictures and recordings come from ---------------------------------------------------
-
-URL = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
-
-
-@attrs.frozen
-class _Medium:
-    """How sources of one kind are read, and refused."""
-
-    opener: str
-    takes: str
-    invalid: type[InvalidInput]
-    not_found: type[InvalidInput]
-    unreadable: type[InvalidInput]
-
-    @contextmanager
-    def about(self, source: object) -> Iterator[None]:
-        """Say in errors which source they are about."""
-        try:
-            yield
-        except InvalidInput as error:
-            error.message = f"{_name(source)}: {error.message}"
-            error.args = (error.message,)
-            raise
-
-    def read(self, source: Any, max_bytes: int) -> bytes:
-        """The bytes of a source, `max_bytes` at most."""
-        data = self._read(source, max_bytes + 1)
-        if not data:
-            raise self.invalid("The file is empty.", hint="Check how it was made or sent.")
-        if len(data) > max_bytes:
-            raise self.invalid(
-                f"The file has more bytes than the limit of {max_bytes}.",
-                hint=f"Make it smaller, or raise the limit: {self.opener}(source, max_bytes=...).",
-            )
-        return data
-
-    def _read(self, source: Any, most: int) -> bytes:
-        if isinstance(source, bytes | bytearray | memoryview):
-            return bytes(source)
-        if isinstance(source, str | os.PathLike):
-            return self._read_path(os.fsdecode(source), most)
-        if hasattr(source, "read"):
-            return self._read_file(source, most)
-        raise TypeError(f"{self.takes} is wanted, not {type(source).__name__}.")
-
-    def _read_path(self, path: str, most: int) -> bytes:
-        if URL.match(path):
-            raise self.invalid(
-                "Nothing is fetched from a URL.",
-                hint="Download it first, and pass the path or the bytes.",
-            )
-        try:
-            if not Path(path).is_dir():
-                with Path(path).open("rb") as file:
-                    return file.read(most)
-        except (OSError, ValueError) as error:
-            raise self.refusal(error) from error
-        raise self.invalid("This is a folder.", hint="Pass the path of a file.")
-
-    def _read_file(self, file: IO[bytes], most: int) -> bytes:
-        parts: list[bytes] = []
-        try:
-            while most > 0 and (part := file.read(most)):
-                if isinstance(part, str):
-                    raise TypeError("The file is open as text: open it with mode 'rb'.")
-                parts.append(part)
-                most -= len(part)
-        except (OSError, ValueError) as error:
-            raise self.refusal(error) from error
-        return b"".join(parts)
-
-    def refusal(self, error: OSError | ValueError) -> InvalidInput:
-        """What it means for the caller that the file could not be read."""
-        match error:
-            case FileNotFoundError() | NotADirectoryError():
-                return self.not_found("There is no such file.", hint="Check the path.")
-            case PermissionError():
-                return self.unreadable(
-                    "The file may not be read.", hint="Give this user permission to read it."
-                )
-            case _:
-                reason = getattr(error, "strerror", None) or error
-                return self.invalid(f"The file cannot be read: {reason}.", hint="Check the file.")
-
-
-PICTURE = _Medium(
-    opener="Image.open",
-    takes="A path, bytes, a binary file object, Pillow's image or a uint8 array",
-    invalid=InvalidImage,
-    not_found=ImageNotFound,
-    unreadable=ImageUnreadable,
-)
-RECORDING = _Medium(
-    opener="Speech.open",
-    takes="A path, bytes, a binary file object or (samples, sample_rate)",
-    invalid=InvalidAudio,
-    not_found=AudioNotFound,
-    unreadable=AudioUnreadable,
-)
-
-
-def _name(source: object) -> str:
-    """What to call a source in a message."""
-    if isinstance(source, str | os.PathLike):
-        return _short(os.fsdecode(source))
-    if isinstance(source, bytes | bytearray | memoryview):
-        return "the bytes"
-    name = getattr(source, "name", None)
-    return _short(name) if isinstance(name, str) else f"the {type(source).__name__}"
-
-
-def _short(name: str, most: int = 200) -> str:
-    return name if len(name) <= most else f"{name[: most // 2]}...{name[-most // 2 :]}"
 
 
 # --- helpers -----------------------------------------------------------------------------------

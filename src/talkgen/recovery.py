@@ -11,6 +11,7 @@ from talkgen.decisions import paid_for
 from talkgen.draft import TaskState
 from talkgen.errors import TaskBusy, TaskConflict
 from talkgen.protocols import TaskSpec
+from talkgen.steps import stage_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -55,7 +56,7 @@ async def recover(
     runs: list[Run] = []
     discarded: list[str] = []
     skipped: dict[str, str] = {}
-    keys = tuple(stage.key for stage in workshop.stages)
+    keys = await stage_keys(workshop.stages)
     for task in await _unfinished(workshop, task_ids):
         task_id = task.spec.task_id
         if task_id in running:

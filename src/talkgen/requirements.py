@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from talkgen.errors import MissingDependency
 
-__all__ = ["explained"]
+__all__ = ["explained", "require"]
 
 # Import names, and what pip installs them by: a distribution, or an extra of talkgen.
 INSTALLED_BY = {
@@ -63,6 +64,17 @@ def explained() -> Iterator[None]:
         raise
     except ImportError as error:
         raise _missing(error) from error
+
+
+def require(*modules: str) -> None:
+    """Look for packages without importing them, which may take seconds.
+
+    Raises:
+        talkgen.errors.MissingDependency: The first that is absent; see `explained`.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise _missing(ModuleNotFoundError(f"No module named {module!r}", name=module))
 
 
 def _missing(error: ImportError) -> MissingDependency:

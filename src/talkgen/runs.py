@@ -20,7 +20,7 @@ from talkgen.jobs import decoded, digests
 from talkgen.protocols import TaskSpec
 from talkgen.scheduling.watched import Watched
 from talkgen.shares import FIRST, LAST, spans
-from talkgen.steps import check_inputs, step
+from talkgen.steps import check_inputs, stage_keys, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -240,8 +240,8 @@ class Run:
         self._draft = await decoded(self._job, self._workshop.settings)
         self._inputs = await digests(self._draft)
         self._asked.set()
-        keys = tuple(stage.key for stage in self._workshop.stages)
-        spec = TaskSpec(task_id=self.task_id, inputs=self._inputs, stages=keys)
+        stages = await stage_keys(self._workshop.stages)
+        spec = TaskSpec(task_id=self.task_id, inputs=self._inputs, stages=stages)
         attempt = await journal.begin(spec)
         while attempt.task.state is TaskState.COMPLETED:
             if await self._stored(attempt.task):

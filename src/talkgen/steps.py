@@ -7,6 +7,7 @@ from types import NoneType
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 
 from talkgen._loops import being_cancelled
 from talkgen.draft import Draft
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from talkgen.protocols import Stage, StageContext
 
-__all__ = ["check_inputs", "step"]
+__all__ = ["check_inputs", "stage_keys", "step"]
 
 MEDIA: dict[str, tuple[type, ...]] = {
     "image": (Image,),
@@ -26,6 +27,14 @@ MEDIA: dict[str, tuple[type, ...]] = {
     "speech": (Speech, Text, NoneType),
     "video": (Video, NoneType),
 }
+
+
+async def stage_keys(stages: Sequence[Stage]) -> tuple[str, ...]:
+    """What tells these stages from others.
+
+    In a thread: a key may be the digest of a picture, or of a file of weights.
+    """
+    return await anyio.to_thread.run_sync(lambda: tuple(stage.key for stage in stages))
 
 
 def check_inputs(stages: Sequence[Stage], draft: Draft, context: StageContext) -> None:

@@ -14,6 +14,8 @@ from talkgen.models.matting import (
     with_alpha,
 )
 
+from ..memory import growth, on_linux
+
 SIZE = 500
 Y, X = np.mgrid[:SIZE, :SIZE].astype(np.float32)
 FROM_CENTRE = np.hypot(X - 250, Y - 250)
@@ -126,6 +128,36 @@ def test_texture_of_the_person_is_kept():
     assert np.abs(colours.astype(float) - front)[alpha > 0.5].mean() < 3
 
 
+def thrice(array: np.ndarray) -> np.ndarray:
+    return array.repeat(3, axis=0).repeat(3, axis=1)
+
+
+def test_a_large_picture_gets_the_colours_of_its_small_one():
+    alpha = disc(150, softness=20)
+    picture = blended(RED, BLUE, alpha)
+
+    large = estimate_foreground(thrice(picture), thrice(alpha))
+
+    assert large.shape == (1500, 1500, 3)
+    error = np.abs(large[1::3, 1::3].astype(int) - estimate_foreground(picture, alpha))
+    assert error.mean() < 0.5
+    assert error[alpha > 0.1].max() < 10
+
+
+@on_linux
+@pytest.mark.parametrize("function", ["estimate_foreground", "defocused_background"])
+@pytest.mark.parametrize(("shape", "megabytes"), [((3, 20_000), 100), ((3_000, 4_000), 500)])
+def test_neither_a_long_picture_nor_a_large_one_fills_the_memory(function, shape, megabytes):
+    """A filter holds as many rows of the picture as it is high itself."""
+    grown = growth(
+        f"import numpy as np; from talkgen.models.matting import {function};"
+        f"pixels, alpha = np.zeros(({shape}) + (3,), 'u1'), np.full({shape}, 0.5, 'f4')",
+        f"{function}(pixels, alpha)",
+    )
+
+    assert grown < megabytes
+
+
 @given(st.data(), shapes)
 def test_where_the_person_is_opaque_the_colours_are_the_pictures(data, shape):
     pixels = data.draw(arrays(np.uint8, (*shape, 3)))
@@ -176,6 +208,16 @@ def test_a_defocused_background_has_no_halo_of_the_person():
 
     outside = behind[FROM_CENTRE > 152].astype(int)
     assert np.abs(outside - BLUE[0, 0]).max() <= 4
+
+
+def test_a_large_picture_is_as_much_out_of_focus_as_its_small_one():
+    alpha = disc(150, softness=2)
+    picture = blended(RED, np.dstack([X / 2, Y / 2, 255 - X / 2]).astype(np.uint8), alpha)
+
+    large = defocused_background(thrice(picture), thrice(alpha))
+
+    small = defocused_background(picture, alpha)
+    assert np.abs(large[1::3, 1::3].astype(int) - small).max() <= 2
 
 
 def test_a_defocused_background_is_blurred():

@@ -6,6 +6,8 @@ import pytest
 from talkgen.media import Image
 from talkgen.models.segmentation import SelfieRemover, SelfieSegmentationModel
 
+from ..memory import growth, on_linux
+
 FACE = np.s_[90:170, 200:255]
 HAIR = np.s_[20:40, 200:260]
 SUIT = np.s_[260:340, 80:320]
@@ -31,6 +33,24 @@ async def test_any_shape_gives_an_alpha_of_that_shape(portrait, scheduler, size)
     alpha = await scheduler.run(SelfieSegmentationModel(), picture)
 
     assert alpha.shape == (picture.height, picture.width)
+
+
+@on_linux
+def test_a_photo_takes_as_much_as_two_alphas_of_its_size():
+    """Of 12 megapixels; the mean of several looks needs no more than two of them at a time."""
+    grown = growth(
+        """
+        import numpy as np
+        from talkgen import Image
+        from talkgen.models.segmentation import SelfieSegmentationModel
+        loaded = SelfieSegmentationModel().load("cpu")
+        loaded.run([Image(np.zeros((300, 400, 3), np.uint8))])
+        photo = Image(np.zeros((3000, 4000, 3), np.uint8))
+        """,
+        "loaded.run([photo])",
+    )
+
+    assert grown < 140
 
 
 async def test_removing_keeps_the_colours_and_gives_rgba(portrait, scheduler):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from talkgen import requirements
 from talkgen.errors import MissingDependency, ModelUnavailable
 from talkgen.media import Image
 from talkgen.models import catalogue, yolo
@@ -351,6 +352,17 @@ def test_a_file_that_changes_is_another_model(checkpoint, tmp_path):
         before.load("cpu")
 
 
+def test_a_file_that_vanishes_before_it_is_loaded(checkpoint, tmp_path):
+    file = tmp_path / "mine.pt"
+    shutil.copyfile(checkpoint, file)
+    model = YoloDetector(file).model()
+    file.unlink()
+
+    with pytest.raises(ModelUnavailable, match=r"mine\.pt cannot be read") as caught:
+        model.load("cpu")
+    assert "Check the path" in caught.value.hint
+
+
 @pytest.mark.parametrize("weights", ["missing.pt", "no/such/folder/yolov8n.pt", Path("a.onnx")])
 def test_a_file_that_is_absent(weights):
     with pytest.raises(ModelUnavailable, match=str(weights)) as caught:
@@ -472,7 +484,9 @@ def test_an_absent_package_is_told_at_once(absent, weights, command, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.onnx").touch()
     (tmp_path / "x.engine").touch()
-    monkeypatch.setattr(yolo, "find_spec", lambda name: None if name == absent else find_spec(name))
+    monkeypatch.setattr(
+        requirements, "find_spec", lambda name: None if name == absent else find_spec(name)
+    )
     with pytest.raises(MissingDependency) as caught:
         YoloDetector(weights)
     assert command in caught.value.hint

@@ -136,7 +136,7 @@ def test_int8_with_pictures(checkpoint, tmp_path):
 @pytest.mark.parametrize("name", ["made.onnx", "made.engine"])
 def test_only_a_checkpoint_can_be_exported(tmp_path, name, monkeypatch):
     (tmp_path / name).touch()
-    monkeypatch.setattr("talkgen.models.yolo.find_spec", lambda name: True)
+    monkeypatch.setattr("talkgen.requirements.find_spec", lambda name: True)
     with pytest.raises(ValueError, match="only a checkpoint"):
         export(tmp_path / name, "onnx")
 

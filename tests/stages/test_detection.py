@@ -1,5 +1,7 @@
 """Persons found, selected and framed."""
 
+import threading
+
 import attrs
 import numpy as np
 import pytest
@@ -160,6 +162,23 @@ async def test_the_portrait_is_the_same_whoever_detected(draft, context, landmar
     other = await DetectPersons(Told((body,))).run(draft, context)
 
     assert other.portrait_box == pytest.approx(own.portrait_box, abs=4)
+
+
+@pytest.mark.parametrize("framing", ["portrait", "person", "image"])
+async def test_the_loop_does_not_wait_for_pixels(draft, context, framing, monkeypatch):
+    """Cutting a large photo takes half a second."""
+    cropped, threads = Image.cropped, set()
+
+    def watched(image, box):
+        threads.add(threading.get_ident())
+        return cropped(image, box)
+
+    monkeypatch.setattr(Image, "cropped", watched)
+
+    await DetectPersons(told(0.9), framing=framing).run(draft, context)
+
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_landmarks_that_are_no_face_are_not_trusted(draft, context):

@@ -1,8 +1,10 @@
 """Weights on this machine: found, checked, and never handed out when damaged."""
 
+import errno
 import os
 import pickle
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +53,18 @@ def test_damage_is_found_and_taken_away(cache, safe, content):
     assert list((path.parents[2] / "blobs").iterdir()) == []
 
 
+def test_damage_in_a_cache_that_cannot_be_written_is_told(cache, tiny, content, monkeypatch):
+    path = cache(tiny, content[:-1] + b"!")
+
+    def refused(self, missing_ok=False):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(ModelUnavailable, match="was damaged") as caught:
+        located(tiny)
+    assert f"deleted by hand: {path.resolve()} (Read-only file system)" in str(caught.value)
+
+
 def test_a_file_is_hashed_once(cache, tiny, content, hashed):
     path = cache(tiny, content)
     assert [located(tiny), located(tiny), download(tiny)] == [path] * 3
@@ -81,8 +95,9 @@ def test_a_file_that_changed_is_hashed_again(cache, tiny, content, hashed, chang
 def test_a_cache_that_cannot_be_written_is_hashed_each_time(
     cache, tiny, content, hashed, tmp_path, monkeypatch
 ):
+    (tmp_path / "assets").write_text("a file, where there should be a folder")
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
     cache(tiny, content)
-    monkeypatch.setattr(_hub, "notes_folder", lambda: tmp_path / "nowhere")
     located(tiny)
     located(tiny)
     assert len(hashed) == 2

@@ -55,10 +55,13 @@ def cache_folder() -> Path:
 
 
 def notes_folder() -> Path:
-    """Where talkgen may keep notes about these files: the hub's folder for such things."""
+    """Where talkgen may keep notes about these files: the hub's folder for such things.
+
+    It need not be there, nor can it always be made. `huggingface_hub.cached_assets_path` makes it.
+    """
     with _importing():
-        from huggingface_hub import cached_assets_path, constants
-    return cached_assets_path("talkgen", "weights", "checked", assets_dir=constants.HF_ASSETS_CACHE)
+        from huggingface_hub import constants
+    return Path(constants.HF_ASSETS_CACHE, "talkgen", "weights", "checked")
 
 
 def cached(repository: str, filename: str, revision: str) -> Path | None:

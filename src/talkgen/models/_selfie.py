@@ -51,9 +51,11 @@ class LoadedSelfieSegmentation:
     def _alpha(self, pixels: Pixels) -> Floats:
         """The mean of four looks: at both sizes, as it is and mirrored."""
         rgb = np.ascontiguousarray(pixels[..., :3])
-        looks = np.stack([self._look(rgb, inner) for inner in _INNER_SIZES])
-        mean: Floats = looks.mean(axis=0)
-        return np.clip(mean, 0, 1)
+        mean = np.zeros(rgb.shape[:2], np.float32)
+        for inner in _INNER_SIZES:
+            mean += self._look(rgb, inner)
+        mean /= len(_INNER_SIZES)
+        return np.clip(mean, 0, 1, out=mean)
 
     def _look(self, rgb: Pixels, inner: int) -> Floats:
         # The network has learned pictures of any shape squeezed into its square.

@@ -7,6 +7,7 @@ Nothing here reaches the network but `download`, which `python -m talkgen fetch`
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import attrs
@@ -23,10 +24,12 @@ __all__ = [
     "Weights",
     "cache_folder",
     "cached",
+    "digest_of",
     "download",
     "located",
     "offline",
     "sha256",
+    "verified",
 ]
 
 
@@ -83,10 +86,9 @@ def download(weights: Weights, *, progress: OnProgress | None = None) -> Path:
         _discard(path)
     path = _fetch(weights, progress)
     if not _genuine(path, weights):
-        _discard(path)
         raise ModelUnavailable(
             f"{weights.repository}/{weights.filename} is not the pinned {weights.name}: "
-            "its SHA-256 differs. It was deleted.",
+            f"its SHA-256 differs. {_discard(path)}",
             hint="Check what HF_ENDPOINT points to, and try again; "
             "or get the file yourself and name its path.",
         )
@@ -111,9 +113,8 @@ def located(weights: Weights, *, allow_downloads: bool = False) -> Path:
             hint=fetch,
         )
     if not _genuine(path, weights):
-        _discard(path)
         raise ModelUnavailable(
-            f"{path} was damaged: its SHA-256 is not that of {weights.name}. It was deleted.",
+            f"{path} was damaged: its SHA-256 is not that of {weights.name}. {_discard(path)}",
             hint=fetch,
         )
     return path
@@ -123,6 +124,54 @@ def sha256(path: Path) -> str:
     """Hexadecimal digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file of the caller's own; read again only when its size or time has changed.
+
+    Raises:
+        talkgen.errors.ModelUnavailable: It cannot be read.
+    """
+    try:
+        facts = path.stat()
+        return _digest_of(path, facts.st_mtime_ns, facts.st_size)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+@lru_cache(maxsize=64)
+def _digest_of(path: Path, _modified: int, _size: int) -> str:
+    return sha256(path)
+
+
+def verified(path: Path, digest: str) -> Path:
+    """The file, read through: it holds what it is meant to hold.
+
+    Args:
+        path: The file.
+        digest: The SHA-256 that it must have, hexadecimal.
+
+    Raises:
+        talkgen.errors.ModelUnavailable: It cannot be read, or holds something else.
+    """
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if found != digest:
+        raise ModelUnavailable(
+            f"The weights {path} are not those that were meant: their SHA-256 differs from "
+            f"{digest[:12]}...",
+            hint="The file has changed or is damaged: put the right one there.",
+        )
+    return path
+
+
+def _unreadable(path: Path, error: OSError) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"The weights {path} cannot be read: {error.strerror}.",
+        hint="Check the path, and that this user may read the file.",
+    )
 
 
 def _fetch(weights: Weights, progress: OnProgress | None) -> Path:
@@ -166,13 +215,22 @@ def _read(note: Path) -> str | None:
 
 def _write(note: Path, mark: str) -> None:
     try:
+        note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(mark)
     except OSError:  # a cache that is mounted read-only is hashed each time
         return
 
 
-def _discard(path: Path) -> None:
-    """Take a file out of the cache: the name in the snapshot, and what it points to."""
+def _discard(path: Path) -> str:
+    """Take a file out of the cache: the name in the snapshot, and what it points to.
+
+    Returns:
+        For people, whether it is gone.
+    """
     content = path.resolve()
-    path.unlink(missing_ok=True)
-    content.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+        content.unlink(missing_ok=True)
+    except OSError as error:  # a cache that is mounted read-only
+        return f"It has to be deleted by hand: {content} ({error.strerror})."
+    return "It was deleted."

@@ -5,20 +5,18 @@ Ultralytics and its networks are under AGPL-3.0: the documentation says what tha
 
 from __future__ import annotations
 
-from functools import lru_cache
-from importlib.util import find_spec
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import anyio.to_thread
 import attrs
-from attrs import validators
 
 from talkgen.errors import ModelUnavailable
 from talkgen.models import catalogue
-from talkgen.models.weights import Weights, located, sha256
-from talkgen.requirements import explained
+from talkgen.models._precision import Half, check_device, check_half, half_on, precision
+from talkgen.models.weights import Weights, digest_of, located, verified
+from talkgen.requirements import explained, require
 
 if TYPE_CHECKING:
     from talkgen.draft import Person
@@ -76,7 +74,7 @@ class YoloModel:
     sha256: str
     width: float = 1.0
     device: str = "auto"
-    half: bool | Literal["auto"] = "auto"
+    half: Half = "auto"
     imgsz: int = _IMGSZ
     allow_downloads: bool = attrs.field(default=False, eq=False)
 
@@ -88,12 +86,11 @@ class YoloModel:
     def key(self) -> str:
         """The file and its content, the size of picture, and the precision."""
         name = self.weights.name if isinstance(self.weights, Weights) else self.weights.stem
-        precision = self.half if self.half == "auto" else "fp16" if self.half else "fp32"
-        return f"{name}@{self.sha256[:12]}-{self.imgsz}-{precision}"
+        return f"{name}@{self.sha256[:12]}-{self.imgsz}-{precision(self.half)}"
 
     def vram_bytes(self, device: str) -> int:
         """Peak memory of one instance with a full batch; on GPUs an estimate."""
-        gpu = _FP16_BYTES if self._half_on(device) else _FP32_BYTES
+        gpu = _FP16_BYTES if half_on(self.half, device) else _FP32_BYTES
         base = _CPU_BYTES if device == "cpu" else gpu
         return int(base * self.width * (self.imgsz / _IMGSZ) ** 2)
 
@@ -107,7 +104,8 @@ class YoloModel:
         """
         with explained():
             from talkgen.models._yolo import LoadedYolo
-        return LoadedYolo(self.file(), device, imgsz=self.imgsz, half=self._half_on(device))
+        half = half_on(self.half, device)
+        return LoadedYolo(self.file(), device, imgsz=self.imgsz, half=half)
 
     def file(self) -> Path:
         """The weights on this machine.
@@ -118,15 +116,7 @@ class YoloModel:
         path = self.weights
         if isinstance(path, Weights):
             path = located(path, allow_downloads=self.allow_downloads)
-        if sha256(path) != self.sha256:
-            raise ModelUnavailable(
-                f"{path} is not the file of {self.key}: its SHA-256 differs.",
-                hint="It has changed or is damaged: put the right one there.",
-            )
-        return path
-
-    def _half_on(self, device: str) -> bool:
-        return device.startswith("cuda") if self.half == "auto" else self.half and device != "cpu"
+        return verified(path, self.sha256)
 
 
 def _multiple_of_stride(_instance: object, _attribute: object, value: int) -> None:
@@ -159,12 +149,8 @@ class YoloDetector:
     """
 
     weights: str | Path = "yolov8n.pt"
-    device: str = attrs.field(
-        default="auto", validator=validators.matches_re(r"auto|cpu|mps|cuda(:\d+)?")
-    )
-    half: bool | Literal["auto"] = attrs.field(
-        default="auto", validator=validators.in_(("auto", True, False))
-    )
+    device: str = attrs.field(default="auto", validator=check_device)
+    half: Half = attrs.field(default="auto", validator=check_half)
     imgsz: int = attrs.field(default=_IMGSZ, validator=_multiple_of_stride)
     allow_downloads: bool = attrs.field(default=False, kw_only=True, eq=False)
     # Resolved once, so that a later change of folder does not change what it means.
@@ -277,11 +263,11 @@ def _resolved(weights: str | Path) -> Path | Weights:
     """
     known = catalogue.yolo(weights) if isinstance(weights, str) else None
     if known is not None:
-        _require("ultralytics")
+        require("ultralytics")
         return known
     path = Path(weights).expanduser().absolute()
     if path.is_file() and path.suffix in _RUNTIMES:
-        _require("ultralytics", _RUNTIMES[path.suffix])
+        require("ultralytics", _RUNTIMES[path.suffix])
         return path
     if path.suffix in _RUNTIMES:
         raise ModelUnavailable(
@@ -298,31 +284,8 @@ def _names() -> str:
     return ", ".join(name for name in catalogue.known_weights() if catalogue.yolo(name))
 
 
-def _require(*modules: str) -> None:
-    """Look for packages without importing them, which takes seconds."""
-    with explained():
-        for module in modules:
-            if find_spec(module) is None:
-                raise ModuleNotFoundError(f"No module named {module!r}", name=module)
-
-
 def _digest(file: Path | Weights) -> str:
-    if isinstance(file, Path):
-        return _digest_of_file(file)
-    return file.sha256
-
-
-def _digest_of_file(path: Path) -> str:
-    try:
-        state = path.stat()
-        return _digest_of_state(path, state.st_mtime_ns, state.st_size)
-    except OSError as error:
-        raise ModelUnavailable(f"The weights {path} cannot be read: {error.strerror}.") from error
-
-
-@lru_cache(maxsize=64)
-def _digest_of_state(path: Path, _modified: int, _size: int) -> str:
-    return sha256(path)
+    return file.sha256 if isinstance(file, Weights) else digest_of(file)
 
 
 def _width(file: Path | Weights) -> float:

@@ -96,7 +96,7 @@ class DetectPersons:
         """
         persons = await self._detect(draft.image, context)
         person, box = await self._framed(draft.image, persons, context.scheduler)
-        portrait = draft.image.cropped(box)
+        portrait = await anyio.to_thread.run_sync(draft.image.cropped, box)
         file = await anyio.to_thread.run_sync(portrait.original)
         await context.files.put("processed", "cropped.png", file.data)
         context.report(
@@ -197,7 +197,8 @@ async def _mesh(image: Image, person: Person, scheduler: GPUScheduler) -> FaceMe
         known = FaceCrop.around(image, person.landmarks)
         if (mesh := await scheduler.run(FaceMeshModel(), known)) is not None:
             return mesh
-    mesh = await find_mesh(image.cropped(person.box), scheduler=scheduler)
+    part = await anyio.to_thread.run_sync(image.cropped, person.box)
+    mesh = await find_mesh(part, scheduler=scheduler)
     return mesh.moved(person.box.x0, person.box.y0)
 
 

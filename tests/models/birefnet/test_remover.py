@@ -1,5 +1,6 @@
 """The remover and its model, with random weights: what they find is beside the point."""
 
+import errno
 import gc
 import pickle
 import subprocess
@@ -11,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from talkgen import requirements
 from talkgen.errors import MissingDependency, ModelUnavailable
 from talkgen.media import Image
 from talkgen.models import matting
-from talkgen.models.birefnet import VARIANTS, BiRefNetRemover, engine, remover
+from talkgen.models.birefnet import VARIANTS, BiRefNetRemover, engine
 from talkgen.models.birefnet.backbones import LARGE, LITE
 from talkgen.models.birefnet.model import MattingModel
 from talkgen.settings import BIREFNET_VARIANTS
+
+from ...memory import growth, on_linux
 
 GIB = 2**30
 
@@ -61,12 +65,12 @@ def test_the_variants_are_those_of_the_settings_and_all_pinned():
     [("variant", "tiny"), ("size", 100), ("size", 0), ("device", "gpu"), ("half", "yes")],
 )
 def test_wrong_options_are_refused_at_once(option, value):
-    with pytest.raises(ValueError, match=option):
+    with pytest.raises(ValueError, match=f"^{option}={value!r}: must be "):
         BiRefNetRemover(**{option: value})
 
 
 def test_without_the_extra_it_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(remover, "find_spec", lambda name: None)
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
 
     with pytest.raises(MissingDependency) as caught:
         BiRefNetRemover()
@@ -112,11 +116,34 @@ async def test_a_file_that_has_changed_is_refused(tmp_path, cutter):
         model.load("cpu")
 
 
+async def test_a_file_that_vanishes_before_it_is_loaded_is_an_error_of_its_own(lite_folder):
+    model = BiRefNetRemover("lite", weights=lite_folder).model()
+    gone = attrs.evolve(model, weights=lite_folder / "gone.safetensors")
+
+    with pytest.raises(ModelUnavailable, match=r"gone\.safetensors cannot be read"):
+        gone.load("cpu")
+
+
 def test_without_torch_tensorrt_it_falls_short_and_says_so(monkeypatch):
     monkeypatch.setattr(engine, "find_spec", lambda name: None)
 
     assert BiRefNetRemover().shortfall is None
     assert "torch_tensorrt is not installed" in BiRefNetRemover(tensorrt=True).shortfall
+
+
+def test_an_engine_that_cannot_be_saved_leaves_nothing(tmp_path):
+    class Full:
+        """`torch_tensorrt`, when the disk is full half way."""
+
+        @staticmethod
+        def save(compiled, path, *, inputs):
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        engine._save(Full, compiled=None, path=tmp_path / "engine.ep", example=torch.zeros(1))
+
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- the model ---------------------------------------------------------------------------------
@@ -190,6 +217,25 @@ async def test_what_the_network_sees_is_the_normalised_picture_in_its_square(cut
     expected = np.asarray(picture.resized(64, 64).pixels) / 255
     assert small.shape == (1, 3, 64, 64)
     assert np.abs(small[0].permute(1, 2, 0).numpy() - expected).mean() < 0.02
+
+
+@on_linux
+def test_a_photo_takes_little_more_than_itself_and_its_alpha(lite_folder):
+    """24 megapixels: 72 MB, 96 MB of alpha, and copies of both; as floats it would be 288 MB."""
+    grown = growth(
+        f"""
+        import numpy as np, torch
+        from talkgen import Image
+        from talkgen.models.birefnet import BiRefNetRemover
+        loaded = BiRefNetRemover(weights={str(lite_folder)!r}, size=64).model().load("cpu")
+        loaded._networks[64] = lambda pictures: torch.zeros(1, 1, 64, 64)
+        photo = Image(np.zeros((4000, 6000, 3), np.uint8))
+        loaded.run([Image(np.zeros((80, 60, 3), np.uint8))])
+        """,
+        "loaded.run([photo])",
+    )
+
+    assert grown < 350
 
 
 async def test_removing_gives_rgba_and_keeps_what_was_transparent(cutter, picture, scheduler):

@@ -48,8 +48,11 @@ def built(
 def _save(torch_tensorrt: object, compiled: object, path: Path, example: Tensor) -> None:
     # Another process may be writing, or reading, the same one.
     whole = path.with_name(f"{path.name}.{uuid4()}.tmp")
-    torch_tensorrt.save(compiled, str(whole), inputs=[example])  # type: ignore[attr-defined]
-    whole.replace(path)
+    try:
+        torch_tensorrt.save(compiled, str(whole), inputs=[example])  # type: ignore[attr-defined]
+        whole.replace(path)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def _path(model: MattingModel, device_name: str) -> Path:

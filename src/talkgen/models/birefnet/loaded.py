@@ -71,13 +71,14 @@ class LoadedMatting:
             torch.cuda.empty_cache()
 
     def _alpha(self, image: Image, size: int) -> NDArray[np.float32]:
-        # The network has learned pictures of any shape squeezed into its square.
-        pixels = torch.tensor(image.pixels[..., :3], device=self._device)
-        small = _scaled(pixels.permute(2, 0, 1)[None].float() / 255, size, size)
-        normal = (small.clamp(0, 1) - self._mean) / self._deviation
+        # The network has learned pictures of any shape squeezed into its square. They are scaled on
+        # the host, in bytes: what a device needs does not depend on how large they are.
+        pixels = torch.tensor(image.pixels[..., :3]).permute(2, 0, 1)[None]
+        small = _scaled(pixels, size, size).to(self._device).float() / 255
+        normal = (small - self._mean) / self._deviation
         logits = self._networks[size](normal.to(self._dtype))
-        alpha = _scaled(logits.float().sigmoid(), image.height, image.width)
-        return alpha[0, 0].clamp(0, 1).cpu().numpy()
+        alpha = _scaled(logits.float().sigmoid().cpu(), image.height, image.width)
+        return alpha[0, 0].clamp_(0, 1).numpy()
 
 
 @contextmanager

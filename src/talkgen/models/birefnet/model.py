@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
-from talkgen.errors import ModelUnavailable
+from talkgen.models._precision import Half, half_on, precision
 from talkgen.models.birefnet.backbones import LARGE, LITE, Backbone
-from talkgen.models.weights import Weights, located, sha256
+from talkgen.models.weights import Weights, located, verified
 from talkgen.requirements import explained
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class MattingModel:
     backbone: Backbone
     size: int = 1024
     device: str = "auto"
-    half: bool | Literal["auto"] = "auto"
+    half: Half = "auto"
     tensorrt: bool = False
     allow_downloads: bool = attrs.field(default=False, eq=False)
 
@@ -68,10 +68,9 @@ class MattingModel:
     @property
     def key(self) -> str:
         """The backbone, the file's content, the size, the precision and what runs it."""
-        precision = self.half if self.half == "auto" else "fp16" if self.half else "fp32"
         engine = "-tensorrt" if self.tensorrt else ""
         name = f"birefnet-{self.backbone.name}@{self.sha256[:12]}"
-        return f"{name}-{self.size}-{precision}{engine}"
+        return f"{name}-{self.size}-{precision(self.half)}{engine}"
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -85,10 +84,11 @@ class MattingModel:
 
     def vram_bytes(self, device: str) -> int:
         """Peak memory of one instance at level 0; on GPUs an estimate."""
-        precision = "fp16" if self.half_on(device) else "fp32"
+        half = self.half_on(device)
         where = "cpu" if device == "cpu" else "gpu"
-        weights = _PARAMETERS[self.backbone] * (2 if precision == "fp16" else 4)
-        return weights + int(_WORKING[where, precision, self.backbone] * (self.size / 1024) ** 2)
+        weights = _PARAMETERS[self.backbone] * (2 if half else 4)
+        working = _WORKING[where, precision(half), self.backbone]
+        return weights + int(working * (self.size / 1024) ** 2)
 
     def half_on(self, device: str) -> bool:
         """Whether it runs in fp16 there.
@@ -96,7 +96,7 @@ class MattingModel:
         Never on a CPU, and there is no bf16 either: with random weights its masks are off by as
         much as 0.14, for a third of the time.
         """
-        return device.startswith("cuda") if self.half == "auto" else self.half and device != "cpu"
+        return half_on(self.half, device)
 
     def load(self, device: str) -> LoadedMatting:
         """Load the network.
@@ -118,9 +118,4 @@ class MattingModel:
         """
         if isinstance(self.weights, Weights):
             return located(self.weights, allow_downloads=self.allow_downloads)
-        if sha256(self.weights) != self.sha256:
-            raise ModelUnavailable(
-                f"{self.weights} is not the file of {self.key}: its SHA-256 differs.",
-                hint="It has changed or is damaged: put the right one there.",
-            )
-        return self.weights
+        return verified(self.weights, self.sha256)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio.to_thread
 import attrs
-from attrs import validators
 
 from talkgen.errors import ModelUnavailable
 from talkgen.media import Image
+from talkgen.models._precision import Half, check_device, check_half
 from talkgen.models.birefnet import engine
 from talkgen.models.birefnet.backbones import Backbone, backbone_of
 from talkgen.models.birefnet.model import MattingModel
 from talkgen.models.birefnet.variants import VARIANTS
-from talkgen.models.weights import Weights, sha256
-from talkgen.requirements import explained
+from talkgen.models.weights import Weights, digest_of
+from talkgen.requirements import explained, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,23 +78,15 @@ class BiRefNetRemover:
 
     variant: str = attrs.field(default="general", validator=_variant)
     weights: Path | None = attrs.field(default=None, converter=_path)
-    device: str = attrs.field(
-        default="auto", validator=validators.matches_re(r"auto|cpu|mps|cuda(:\d+)?")
-    )
-    half: bool | Literal["auto"] = attrs.field(
-        default="auto", validator=validators.in_(("auto", True, False))
-    )
+    device: str = attrs.field(default="auto", validator=check_device)
+    half: Half = attrs.field(default="auto", validator=check_half)
     size: int | None = attrs.field(default=None, validator=_size)
     tensorrt: bool = False
     refine: bool = True
     allow_downloads: bool = attrs.field(default=False, kw_only=True, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        """Look for the packages without importing them, which takes seconds."""
-        with explained():
-            for package in _PACKAGES:
-                if find_spec(package) is None:
-                    raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+        require(*_PACKAGES)
 
     @property
     def key(self) -> str:
@@ -160,18 +151,12 @@ def _cut_out(image: Image, alpha: NDArray[np.float32], refine: bool) -> Image:
 def _known(weights: Path | Weights, backbone: Backbone) -> tuple[str, Backbone]:
     if isinstance(weights, Weights):
         return weights.sha256, backbone
-    try:
-        state = weights.stat()
-        return _read(weights, state.st_mtime_ns, state.st_size)
-    except OSError as error:
-        raise ModelUnavailable(
-            f"The weights {weights} cannot be read: {error.strerror}.",
-            hint="Give the path of a .safetensors file, or of the folder of a model.safetensors.",
-        ) from error
+    digest = digest_of(weights)
+    return digest, _backbone_in(weights, digest)
 
 
 @lru_cache(maxsize=64)
-def _read(path: Path, _modified: int, _size: int) -> tuple[str, Backbone]:
+def _backbone_in(path: Path, _digest: str) -> Backbone:
     with explained():
         from talkgen.models.birefnet.files import shapes
-    return sha256(path), backbone_of(shapes(path))
+    return backbone_of(shapes(path))
