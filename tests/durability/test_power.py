@@ -117,7 +117,7 @@ class Story:
             disk = CachedDisk(base, base / "store" / "journal.db", server.ledger)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=recording(disk)))
-                patch.setattr("talkgen.journal.sqlite._sync_folder", disk.sync_folder)
+                patch.setattr("talkgen.journal.sqlite.flush_folder", disk.sync_folder)
                 anyio.run(self.run, base / "store", disk, server)
         self.moments = disk.moments
         self.whole = published(base / "store")

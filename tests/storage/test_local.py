@@ -102,6 +102,15 @@ async def test_missing_parents_are_made(tmp_path: Path):
     assert str(storage.root) in repr(storage)
 
 
+@pytest.mark.parametrize("below", [".", "below"])
+async def test_the_folder_may_be_reached_through_a_link(tmp_path: Path, below: str):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk", target_is_directory=True)
+    storage = LocalStorage(tmp_path / "link" / below, min_free_bytes=0)
+    assert await storage.get(await published(storage)) == b"video"
+    assert (tmp_path / "disk" / below / "videos" / "task_final.mp4").exists()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
 async def test_staged_files_are_private(storage: LocalStorage, root: Path):
     await (await storage.open("task")).put("temp", "a.bin", b"a")
