@@ -15,6 +15,7 @@ The weakest promise that a file system with `fsync` can make is assumed:
 from __future__ import annotations
 
 import copy
+import sqlite3
 import threading
 from contextlib import contextmanager
 from functools import wraps
@@ -105,8 +106,27 @@ class Moment:
         _write(self.disk, folder, _kept_whole(self.disk, chosen))
 
 
+class Unwaiting(FileSystem):
+    """Durable as far as it is told, and nothing waits: the power that fails is a model's."""
+
+    def sync_file(self, path: Path) -> None:
+        """Nothing to wait for."""
+
+    def sync_folder(self, path: Path) -> None:
+        """Nothing to wait for."""
+
+
+class Unwaited(sqlite3.Connection):
+    """A connection of which the same is true."""
+
+    def execute(self, statement: str, *args: object) -> sqlite3.Cursor:
+        """Run a statement, but for the one that has SQLite wait for the disk."""
+        waits = statement == "PRAGMA synchronous = FULL"
+        return super().execute("PRAGMA synchronous = OFF" if waits else statement, *args)
+
+
 def _recorded(name: str) -> Callable[..., None]:
-    function = getattr(FileSystem, name)
+    function = getattr(Unwaiting, name)
 
     @wraps(function)
     def call(disk: CachedDisk, *args: Path, **options: object) -> None:
@@ -117,7 +137,7 @@ def _recorded(name: str) -> Callable[..., None]:
     return call
 
 
-class CachedDisk(FileSystem):
+class CachedDisk(Unwaiting):
     """Changes a real folder, and knows what of it is certainly on the disk.
 
     Attributes:
