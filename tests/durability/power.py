@@ -144,16 +144,25 @@ class CachedDisk(Unwaiting):
         moments: When the power may be cut: before each change, and at the end.
     """
 
-    def __init__(self, base: Path, database: Path, paid: Sequence[str] = ()) -> None:
-        """Use a folder; what is in it is on the disk.
+    def __init__(
+        self,
+        base: Path,
+        database: Path,
+        paid: Sequence[str] = (),
+        *,
+        killed: Moment | None = None,
+    ) -> None:
+        """Use a folder.
 
         Args:
             base: The folder.
             database: A database in it.
             paid: Grows with what is paid for.
+            killed: When the process before died: the kernel holds what that has not synced, and
+                all of it is in the folder. By default what is in the folder is on the disk.
         """
         self._base, self._database, self._paid = base, database, paid
-        self._disk = _found(base)
+        self._disk = copy.deepcopy(killed.disk) if killed else _found(base)
         self._lock = threading.RLock()
         self.moments: list[Moment] = []
 

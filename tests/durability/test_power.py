@@ -136,10 +136,13 @@ class Story:
         storage = LocalStorage(root, min_free_bytes=0, disk=disk)
         return Pipeline(stages, storage=storage)
 
-    async def recorded(self, base: Path, paid: Sequence[str]) -> Recorded:
+    async def recorded(
+        self, base: Path, paid: Sequence[str], killed: Moment | None = None
+    ) -> Recorded:
         """Run with what is in a folder, after a recovery."""
         with paying(paid) as server, pytest.MonkeyPatch.context() as patch:
-            disk = CachedDisk(base, base / "store" / "journal.db", server.ledger)
+            database = base / "store" / "journal.db"
+            disk = CachedDisk(base, database, server.ledger, killed=killed)
             patch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=recording(disk)))
             patch.setattr("talkgen.journal.sqlite.flush_folder", disk.sync_folder)
             async with self.pipeline(base / "store", disk, server, []) as pipeline:
@@ -151,12 +154,19 @@ class Story:
         assert {"task_metadata.json", "task_final.mp4"} < whole.keys()
         return Recorded(disk.moments, whole)
 
-    async def going_on(self, moment: Moment, picks: Sequence[int]) -> Recorded:
+    async def after_a_cut(self, moment: Moment, picks: Sequence[int]) -> Recorded:
         """Recover from a cut, in a run in which the power may be cut again."""
         base = self.folder / "recovered"
         shutil.rmtree(base, ignore_errors=True)
         moment.leave(base, picks)
         return await self.recorded(base, moment.paid)
+
+    async def after_a_death(self, moment: Moment) -> Recorded:
+        """Recover from the death of a process, in a run in which the power may be cut."""
+        base = self.folder / "recovered"
+        shutil.rmtree(base, ignore_errors=True)
+        moment.leave(base, moment.extremes()[1])
+        return await self.recorded(base, moment.paid, killed=moment)
 
     async def recover(
         self, run: Recorded, moment: Moment, picks: Sequence[int], *before: object
@@ -260,10 +270,20 @@ def test_any_part_of_the_cache_is_kept(story):
 async def test_the_power_fails_again_during_recovery(story):
     for moment in story.run.moments:
         for picks in moment.extremes():
-            run = await story.going_on(moment, picks)
+            run = await story.after_a_cut(moment, picks)
             for again in run.moments:
                 for others in again.extremes():
                     await story.recover(run, again, others, moment.before, picks)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+async def test_the_power_fails_after_the_death_of_a_process(story):
+    for moment in story.run.moments:
+        run = await story.after_a_death(moment)
+        for cut in run.moments:
+            for picks in cut.extremes():
+                await story.recover(run, cut, picks, moment.before)
 
 
 def test_any_part_of_the_cache_is_kept_twice(story):
@@ -271,7 +291,7 @@ def test_any_part_of_the_cache_is_kept_twice(story):
     @given(st.data())
     def cut_twice(data):
         first = drawn(data, story.run)
-        run = anyio.run(story.going_on, *first)
+        run = anyio.run(story.after_a_cut, *first)
         anyio.run(story.recover, run, *drawn(data, run), *first)
 
     cut_twice()

@@ -129,9 +129,9 @@ def cuts(moments, ways, base):
                 yield Cut((moment.before, picks), passed)
 
 
-async def moments_of(work, base):
+async def moments_of(work, base, **options):
     """When the power may be cut while something is done with the storage in a folder."""
-    disk = CachedDisk(base, base / "store" / "journal.db")
+    disk = CachedDisk(base, base / "store" / "journal.db", **options)
     await work(storage(base / "store", disk), disk)
     disk.note("the end")
     return disk.moments
@@ -230,4 +230,17 @@ async def test_the_power_fails_again_during_recovery(tmp_path, harness, case):
         again = await moments_of(case.finish, tmp_path / "left")
         for cut in cuts(again, Moment.extremes, tmp_path / "found"):
             both = Cut((first.where, cut.where), first.passed - {"the end"})
+            await case.check(tmp_path / "found" / "store", both, harness)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("case", EVERY)
+async def test_the_power_fails_after_the_death_of_a_process(tmp_path, harness, case):
+    for killed in await case.moments(tmp_path / "whole"):
+        shutil.rmtree(tmp_path / "left", ignore_errors=True)
+        killed.leave(tmp_path / "left", killed.extremes()[1])
+        again = await moments_of(case.finish, tmp_path / "left", killed=killed)
+        for cut in cuts(again, Moment.extremes, tmp_path / "found"):
+            both = Cut((killed.before, cut.where), frozenset())
             await case.check(tmp_path / "found" / "store", both, harness)
