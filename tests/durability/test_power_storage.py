@@ -183,6 +183,17 @@ class Case:
         assert now in self.versions, (cut, now)
         assert not ("retained" in cut.passed and HALF.items() & now.items()), cut
 
+    async def check_again(self, folder, first, harness, **options):
+        """Go on in what is `left`, and cut the power meanwhile, and once that has ended."""
+        moments = await moments_of(self.finish, folder / "left", **options)
+        ended = await found(storage(folder / "left" / "store", VolatileFileSystem()))
+        for cut in cuts(moments, Moment.extremes, folder / "found"):
+            both = Cut((first.where, cut.where), first.passed - {"the end"})
+            root = folder / "found" / "store"
+            if "the end" in cut.passed and self.story not in CLEANING:  # which may be done twice
+                assert await found(storage(root, VolatileFileSystem())) == ended, both
+            await self.check(root, both, harness)
+
     @property
     def before(self):
         return OLD if self.old else {}
@@ -227,10 +238,7 @@ async def test_each_change_alone_is_kept_or_lost(tmp_path, harness, case):
 @pytest.mark.parametrize("case", EVERY)
 async def test_the_power_fails_again_during_recovery(tmp_path, harness, case):
     for first in cuts(await case.moments(tmp_path / "whole"), Moment.extremes, tmp_path / "left"):
-        again = await moments_of(case.finish, tmp_path / "left")
-        for cut in cuts(again, Moment.extremes, tmp_path / "found"):
-            both = Cut((first.where, cut.where), first.passed - {"the end"})
-            await case.check(tmp_path / "found" / "store", both, harness)
+        await case.check_again(tmp_path, first, harness)
 
 
 @pytest.mark.slow
@@ -240,7 +248,22 @@ async def test_the_power_fails_after_the_death_of_a_process(tmp_path, harness, c
     for killed in await case.moments(tmp_path / "whole"):
         shutil.rmtree(tmp_path / "left", ignore_errors=True)
         killed.leave(tmp_path / "left", killed.extremes()[1])
-        again = await moments_of(case.finish, tmp_path / "left", killed=killed)
-        for cut in cuts(again, Moment.extremes, tmp_path / "found"):
-            both = Cut((killed.before, cut.where), frozenset())
-            await case.check(tmp_path / "found" / "store", both, harness)
+        first = Cut(killed.before, frozenset())
+        await case.check_again(tmp_path, first, harness, killed=killed)
+
+
+async def test_what_is_put_beside_what_a_dead_process_has_left_is_on_the_disk(tmp_path):
+    async def put(store, _):
+        await (await store.open("task")).put("temp", "a.bin", b"content")
+
+    whole, left, found_again = (tmp_path / name for name in ("whole", "left", "found"))
+    whole.mkdir()
+    await storage(whole / "store", VolatileFileSystem()).stats()
+    for killed in await moments_of(put, whole):
+        shutil.rmtree(left, ignore_errors=True)
+        killed.leave(left, killed.extremes()[1])
+        end = (await moments_of(put, left, killed=killed))[-1]
+        for _ in cuts([end], Moment.extremes, found_again):
+            again = await storage(found_again / "store", VolatileFileSystem()).open("task")
+            manifest = await again.publish()
+            assert [file.name for file in manifest.files] == ["task_a.bin"], killed.before
