@@ -570,6 +570,24 @@ async def test_scratch_goes_when_its_user_fails(storage: LocalStorage):
     assert not folder.exists()
 
 
+async def test_scratch_that_cannot_be_removed_goes_with_a_later_clean_up(root: Path):
+    class Stuck(FileSystem):
+        def remove_tree(self, path):
+            if stuck:
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            super().remove_tree(path)
+
+    stuck = True
+    storage = LocalStorage(root, disk=Stuck())
+    transaction = await storage.open("task")
+    with pytest.raises(StorageError, match="Could not remove"):
+        async with transaction.scratch() as folder:
+            pass
+    stuck = False
+    await storage.cleanup(datetime.now(UTC) + timedelta(hours=1, minutes=1))
+    assert not folder.exists()
+
+
 async def test_streams_come_in_pieces(storage: LocalStorage):
     data = os.urandom(200_000)
     file = await published(storage, data=data)
