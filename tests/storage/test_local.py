@@ -570,6 +570,24 @@ async def test_scratch_goes_when_its_user_fails(storage: LocalStorage):
     assert not folder.exists()
 
 
+async def test_scratch_goes_while_somebody_else_removes_it_too(storage: LocalStorage, monkeypatch):
+    unlink, removed = os.unlink, []
+
+    def outpaced(*args, **options):
+        unlink(*args, **options)
+        removed.append(args)
+        if len(removed) == 1:
+            raise FileNotFoundError
+
+    transaction = await storage.open("task")
+    async with transaction.scratch() as folder:
+        for name in "abc":
+            (folder / name).touch()
+        monkeypatch.setattr(os, "unlink", outpaced)
+    assert not folder.exists()
+    assert len(removed) == 3
+
+
 async def test_scratch_that_cannot_be_removed_goes_with_a_later_clean_up(root: Path):
     class Stuck(FileSystem):
         def remove_tree(self, path):

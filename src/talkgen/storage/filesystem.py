@@ -84,8 +84,9 @@ class FileSystem:
 
     def remove_tree(self, path: Path) -> None:
         """Remove a folder and all that is in it, if it is there."""
-        with suppress(FileNotFoundError):
-            shutil.rmtree(path)
+        while path.exists():
+            with suppress(FileNotFoundError):  # somebody else is just removing what is in it
+                shutil.rmtree(path)
 
     def sync_file(self, path: Path) -> None:
         """Return once a file's content is on the disk."""
