@@ -191,7 +191,8 @@ class Case:
             both = Cut((first.where, cut.where), first.passed - {"the end"})
             root = folder / "found" / "store"
             if "the end" in cut.passed and self.story not in CLEANING:  # which may be done twice
-                assert await found(storage(root, VolatileFileSystem())) == ended, both
+                store = storage(root, VolatileFileSystem())
+                assert (await found(store), await store.staged()) == (ended, ()), both
             await self.check(root, both, harness)
 
     @property

@@ -96,12 +96,14 @@ class Published:
             if staging.planned and staging.planned == self.manifest(staging.task_id):
                 self._take_down(staging.task_id)
             elif self._layout.manifest(staging.task_id).exists():
-                # Whoever published it may have died before it was on the disk.
+                # Whoever published it may have died before that was on the disk.
                 self._disk.sync_folder(self._layout.tier("videos"))
             if staging.path.exists():
                 entry = self._layout.discarded(staging.task_id)
                 self._move(staging.path, entry)
                 self._bury(entry)
+            else:  # So may whoever removed the folder.
+                self._disk.sync_folder(self._layout.staging)
 
     def delete(self, task_id: str) -> None:
         """Remove a task's published files."""
