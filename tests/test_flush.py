@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from talkgen._flush import flush
+from talkgen._flush import flush_file, flush_folder
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -20,23 +20,59 @@ def called(monkeypatch):
     return calls
 
 
-def test_a_file_is_synced(monkeypatch, called):
+@pytest.fixture
+def refusing(monkeypatch):
+    """A system that has the call, and a file system that answers it with an error."""
+
+    def refuse(number):
+        def refused(descriptor, command):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "F_FULLFSYNC", FULL, raising=False)
+        monkeypatch.setattr(fcntl, "fcntl", refused)
+
+    return refuse
+
+
+@pytest.fixture(params=["file", "folder"])
+def flush(request, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    return lambda: flush_file(path) if request.param == "file" else flush_folder(tmp_path)
+
+
+def test_it_is_synced(monkeypatch, called, flush):
     monkeypatch.delattr(fcntl, "F_FULLFSYNC", raising=False)
-    flush(0)
+    flush()
     assert called == ["fsync"]
 
 
-def test_the_cache_of_the_drive_is_written_where_fsync_leaves_it(monkeypatch, called):
+def test_the_cache_of_the_drive_is_written_where_fsync_leaves_it(monkeypatch, called, flush):
     monkeypatch.setattr(fcntl, "F_FULLFSYNC", FULL, raising=False)
-    flush(0)
+    flush()
     assert called == [FULL]
 
 
-def test_a_file_system_without_that_is_synced_all_the_same(monkeypatch, called):
-    def refused(descriptor, command):
-        raise OSError(errno.ENOTSUP, "not supported")
-
-    monkeypatch.setattr(fcntl, "F_FULLFSYNC", FULL, raising=False)
-    monkeypatch.setattr(fcntl, "fcntl", refused)
-    flush(0)
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.EINVAL, errno.ENOTTY])
+def test_a_file_system_without_that_is_synced_all_the_same(called, refusing, flush, number):
+    refusing(number)
+    flush()
     assert called == ["fsync"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_what_the_drive_could_not_write_is_not_hidden_by_a_later_fsync(
+    called, refusing, flush, number
+):
+    refusing(number)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        flush()
+    assert called == []
+
+
+def test_nothing_stays_open(refusing, flush):
+    refusing(errno.EIO)
+    before = len(os.listdir("/dev/fd"))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        flush()
+    assert len(os.listdir("/dev/fd")) == before

@@ -363,6 +363,26 @@ async def test_a_journal_in_memory_judges_nobody_elses_files(anyio_backend, open
         assert await pipeline._storage.staged() == ("stranger",)
 
 
+async def test_what_cannot_be_discarded_keeps_nothing_else_from_going_on(
+    anyio_backend, opened, deferred, ran, tmp_path
+):
+    await deferred()
+    plan = tmp_path / ".staging" / "stranger" / "metadata.json"
+    plan.parent.mkdir()
+    plan.write_text("damaged")
+    for _ in range(2):  # unknown to the journal, and then begun by nobody who lives
+        async with opened(Step("a", ran), Step("b", ran)) as pipeline:
+            recovery = await pipeline.recover()
+            assert "it cannot be discarded: The manifest" in recovery.skipped["stranger"]
+            for run in recovery.runs:
+                assert (await run).success
+    assert ran == ["b"]
+    plan.unlink()
+    async with opened(Step("a", ran), Step("b", ran)) as pipeline:
+        assert (await pipeline.recover()).discarded == ("stranger",)
+        assert await pipeline._storage.staged() == ()
+
+
 async def test_what_was_broken_off_at_once_is_discarded(anyio_backend, opened, ran, tmp_path):
     dead = SQLiteJournal(tmp_path / "journal.db")
     await dead.begin(TaskSpec("t", {}, ("a",)))

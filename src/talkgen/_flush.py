@@ -2,28 +2,68 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import suppress
+from typing import TYPE_CHECKING
 
 try:
     import fcntl
 except ImportError:  # pragma: no cover - on Windows, whose fsync is enough
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["flush"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["flush_file", "flush_folder"]
+
+# The answers of SMB and NTFS, of WebDAV, and of ZFS: https://github.com/libuv/libuv/pull/2135
+LACKING = frozenset({errno.ENOTSUP, errno.EINVAL, errno.ENOTTY})
 
 
-def flush(descriptor: int) -> None:
-    """Return once what an open file or folder holds is on the disk.
+def flush_file(path: Path) -> None:
+    """Return once a file's content is on the disk.
+
+    Raises:
+        OSError: It is not there, or could not be written.
+    """
+    _flush(path, os.O_RDWR)  # Windows flushes only what may be written
+
+
+def flush_folder(path: Path) -> None:
+    """Return once the names in a folder are on the disk; Windows cannot be asked.
+
+    Raises:
+        OSError: It is not there, or could not be written.
+    """
+    if os.name != "nt":  # pragma: no branch - the tests run where folders can be synced
+        _flush(path, os.O_RDONLY)
+
+
+def _flush(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        if not _flush_drive(descriptor):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_drive(descriptor: int) -> bool:
+    """Have the drive write its own cache, too, where that takes a call of its own.
 
     The `fsync` of macOS leaves it in the cache of the drive, which forgets it without power.
     https://developer.apple.com/library/archive/documentation/System/Conceptual/ManPages_iPhoneOS/man2/fsync.2.html
 
-    Raises:
-        OSError: It could not be written.
+    Returns:
+        Whether it was done; False where there is no such call, or the file system lacks it.
     """
-    if (full := getattr(fcntl, "F_FULLFSYNC", None)) is not None:
-        with suppress(OSError):  # where a file system lacks it, and where fsync fails as well
-            fcntl.fcntl(descriptor, full)
-            return
-    os.fsync(descriptor)
+    if (full := getattr(fcntl, "F_FULLFSYNC", None)) is None:
+        return False
+    try:
+        fcntl.fcntl(descriptor, full)
+    except OSError as error:
+        # After any other failure fsync may succeed: the kernel tells of lost data only once.
+        if error.errno not in LACKING:
+            raise
+        return False
+    return True

@@ -9,7 +9,7 @@ import attrs
 from talkgen.checkpoints import UPLOAD
 from talkgen.decisions import paid_for
 from talkgen.draft import TaskState
-from talkgen.errors import TaskBusy, TaskConflict
+from talkgen.errors import TalkgenError, TaskBusy, TaskConflict
 from talkgen.protocols import TaskSpec
 from talkgen.steps import stage_keys
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recovery", "recover"]
 
+BUSY = "somebody works on it"
 UNFINISHED = (TaskState.RUNNING, TaskState.PUBLISHING, TaskState.DEFERRED)
 
 
@@ -64,13 +65,18 @@ async def recover(
         elif (reason := _reason_to_skip(task, keys)) is not None:
             skipped[task_id] = reason
         elif (claimed := await workshop.journal.claim(task_id)) is None:
-            skipped[task_id] = "somebody works on it"
+            skipped[task_id] = BUSY
         elif _has_begun(claimed.task):
             runs.append(resume(claimed))
+        elif (trouble := await _end(workshop.storage, claimed)) is not None:
+            skipped[task_id] = trouble
         else:
-            await _end(workshop.storage, claimed)
             discarded.append(task_id)
-    discarded += await _discard_abandoned(workshop, running, task_ids)
+    for task_id, trouble in (await _discard_abandoned(workshop, running, task_ids)).items():
+        if trouble is not None:
+            skipped[task_id] = trouble
+        else:
+            discarded.append(task_id)
     return Recovery(tuple(runs), tuple(discarded), skipped)
 
 
@@ -100,15 +106,19 @@ def _has_begun(task: TaskRecord) -> bool:
 
 async def _discard_abandoned(
     workshop: Workshop, running: Collection[str], task_ids: Collection[str] | None
-) -> list[str]:
-    """Discard what is staged of tasks that the journal does not know or that have ended."""
-    discarded = []
+) -> dict[str, str | None]:
+    """Discard what is staged of tasks that the journal does not know or that have ended.
+
+    Returns:
+        These tasks, and why one was left alone.
+    """
+    outcomes = {}
     for task_id in await workshop.storage.staged():
         if task_id not in running and (task_ids is None or task_id in task_ids):
             task = await workshop.journal.get(task_id)
             if _is_abandoned(task, workshop.journal):
-                discarded += [task_id] * await _discard(workshop, task_id, task)
-    return discarded
+                outcomes[task_id] = await _discard(workshop, task_id, task)
+    return outcomes
 
 
 def _is_abandoned(task: TaskRecord | None, journal: Journal) -> bool:
@@ -118,21 +128,34 @@ def _is_abandoned(task: TaskRecord | None, journal: Journal) -> bool:
     return task.state.final and task.state is not TaskState.COMPLETED
 
 
-async def _discard(workshop: Workshop, task_id: str, task: TaskRecord | None) -> bool:
-    """Discard what is staged, as its owner, so that nobody begins the task meanwhile."""
+async def _discard(workshop: Workshop, task_id: str, task: TaskRecord | None) -> str | None:
+    """Discard what is staged, as its owner, so that nobody begins the task meanwhile.
+
+    Returns:
+        Why it was left alone; None where it was not.
+    """
     spec = task.spec if task else TaskSpec(task_id, {}, ())
     try:
         attempt = await workshop.journal.begin(spec)
     except (TaskBusy, TaskConflict):
-        return False
-    await _end(workshop.storage, attempt)
-    if task is None:
+        return BUSY
+    trouble = await _end(workshop.storage, attempt)
+    if task is None and trouble is None:
         await workshop.journal.forget(task_id)
-    return True
+    return trouble
 
 
-async def _end(storage: Storage, attempt: TaskJournal) -> None:
-    files = await storage.open(attempt.task.spec.task_id)
-    await files.discard()
+async def _end(storage: Storage, attempt: TaskJournal) -> str | None:
+    """Discard what is staged, and finish the task.
+
+    Returns:
+        Why that is left to the next recovery; None where it is not.
+    """
+    try:
+        files = await storage.open(attempt.task.spec.task_id)
+        await files.discard()
+    except TalkgenError as error:  # of one task, which is not to keep others from going on
+        return f"it cannot be discarded: {error}"
     summary = {"error": "It was broken off before there was anything to go on with."}
     await attempt.finish(TaskState.FAILED, attempt.task.summary or summary)
+    return None

@@ -15,6 +15,7 @@ The weakest promise that a file system with `fsync` can make is assumed:
 from __future__ import annotations
 
 import copy
+import sqlite3
 import threading
 from contextlib import contextmanager
 from functools import wraps
@@ -105,8 +106,27 @@ class Moment:
         _write(self.disk, folder, _kept_whole(self.disk, chosen))
 
 
+class Unwaiting(FileSystem):
+    """Durable as far as it is told, and nothing waits: the power that fails is a model's."""
+
+    def sync_file(self, path: Path) -> None:
+        """Nothing to wait for."""
+
+    def sync_folder(self, path: Path) -> None:
+        """Nothing to wait for."""
+
+
+class Unwaited(sqlite3.Connection):
+    """A connection of which the same is true."""
+
+    def execute(self, statement: str, *args: object) -> sqlite3.Cursor:
+        """Run a statement, but for the one that has SQLite wait for the disk."""
+        waits = statement == "PRAGMA synchronous = FULL"
+        return super().execute("PRAGMA synchronous = OFF" if waits else statement, *args)
+
+
 def _recorded(name: str) -> Callable[..., None]:
-    function = getattr(FileSystem, name)
+    function = getattr(Unwaiting, name)
 
     @wraps(function)
     def call(disk: CachedDisk, *args: Path, **options: object) -> None:
@@ -117,23 +137,32 @@ def _recorded(name: str) -> Callable[..., None]:
     return call
 
 
-class CachedDisk(FileSystem):
+class CachedDisk(Unwaiting):
     """Changes a real folder, and knows what of it is certainly on the disk.
 
     Attributes:
         moments: When the power may be cut: before each change, and at the end.
     """
 
-    def __init__(self, base: Path, database: Path, paid: Sequence[str] = ()) -> None:
-        """Use a folder; what is in it is on the disk.
+    def __init__(
+        self,
+        base: Path,
+        database: Path,
+        paid: Sequence[str] = (),
+        *,
+        killed: Moment | None = None,
+    ) -> None:
+        """Use a folder.
 
         Args:
             base: The folder.
             database: A database in it.
             paid: Grows with what is paid for.
+            killed: When the process before died: the kernel holds what that has not synced, and
+                all of it is in the folder. By default what is in the folder is on the disk.
         """
         self._base, self._database, self._paid = base, database, paid
-        self._disk = _found(base)
+        self._disk = copy.deepcopy(killed.disk) if killed else _found(base)
         self._lock = threading.RLock()
         self.moments: list[Moment] = []
 

@@ -10,6 +10,7 @@ import json
 import shutil
 import sqlite3
 from collections import Counter
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,34 +22,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from noted import STATEMENTS, Noted
-from power import CachedDisk, contents
+from power import CachedDisk, Unwaited, Unwaiting, contents
 
 from talkgen import GenerateVideo, LocalStorage, Pipeline, Speech
 from talkgen.draft import TaskState
 from talkgen.media import Video
-from talkgen.storage.filesystem import FileSystem
 from talkgen.testing import FakePaidGenerator, PaidServer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from power import Moment
+
+    from talkgen.storage.filesystem import FileSystem
 
 PICTURE = np.full((16, 16, 3), 7, np.uint8)
 SPEECH = Speech(np.full((1, 800), 0.25, np.float32), 16_000)
 FEWEST = 50  # changes of a run
 TIERS = ("uploads", "processed", "videos", "temp")
-
-
-class Unwaiting(FileSystem):
-    """For what comes after: its own power stays, so that nothing waits for the disk."""
-
-    def sync_file(self, path: Path) -> None:
-        """Nothing to wait for."""
-
-    def sync_folder(self, path: Path) -> None:
-        """Nothing to wait for."""
 
 
 @attrs.frozen
@@ -83,10 +75,10 @@ class Filmed:
         return attrs.evolve(draft, video=Video(file=file, duration=1.0, fps=25.0, size=(16, 16)))
 
 
-def recording(disk: CachedDisk) -> type[sqlite3.Connection]:
+def recording(disk: CachedDisk) -> type[Unwaited]:
     """A connection that tells the disk what a commit has brought onto it."""
 
-    class Connection(sqlite3.Connection):
+    class Connection(Unwaited):
         def execute(self, statement, *args):
             if statement.split()[0] not in STATEMENTS:
                 return super().execute(statement, *args)
@@ -99,11 +91,33 @@ def recording(disk: CachedDisk) -> type[sqlite3.Connection]:
     return Connection
 
 
-class Story:
+@contextmanager
+def paying(tokens: Sequence[str]) -> Iterator[PaidServer]:
+    """The service, where these were paid for before."""
+    with PaidServer() as server:
+        for token in tokens:
+            server.answer("POST", "/jobs", json.dumps({"token": token}).encode())
+        yield server
+
+
+@attrs.frozen
+class Recorded:
     """A run in which the power may be cut at any moment.
 
     Attributes:
         moments: When.
+        whole: What it has published in the end.
+    """
+
+    moments: list[Moment]
+    whole: dict[str, bytes]
+
+
+class Story:
+    """A run, and what is left of it when the power is cut.
+
+    Attributes:
+        run: The run.
     """
 
     def __init__(self, kind: str, folder: Path, harness) -> None:
@@ -113,15 +127,7 @@ class Story:
         base.mkdir()
         if kind == "paid":  # in a folder that was used without a journal
             anyio.run(LocalStorage(base / "store").stats)
-        with PaidServer() as server:
-            disk = CachedDisk(base, base / "store" / "journal.db", server.ledger)
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=recording(disk)))
-                patch.setattr("talkgen.journal.sqlite._sync_folder", disk.sync_folder)
-                anyio.run(self.run, base / "store", disk, server)
-        self.moments = disk.moments
-        self.whole = published(base / "store")
-        assert {"task_metadata.json", "task_final.mp4"} < self.whole.keys()
+        self.run = anyio.run(self.recorded, base, ())
 
     def pipeline(self, root: Path, disk: FileSystem, server: PaidServer, ran: list[str]):
         generator = FakePaidGenerator(server.url, poll=0.001, grace=timedelta(0))
@@ -130,14 +136,50 @@ class Story:
         storage = LocalStorage(root, min_free_bytes=0, disk=disk)
         return Pipeline(stages, storage=storage)
 
-    async def run(self, root: Path, disk: CachedDisk, server: PaidServer) -> None:
-        async with self.pipeline(root, disk, server, []) as pipeline:
-            await pipeline.run(PICTURE, SPEECH, task_id="task")
-        disk.note("the end")
+    async def recorded(
+        self, base: Path, paid: Sequence[str], killed: Moment | None = None
+    ) -> Recorded:
+        """Run with what is in a folder, after a recovery."""
+        with paying(paid) as server, pytest.MonkeyPatch.context() as patch:
+            database = base / "store" / "journal.db"
+            disk = CachedDisk(base, database, server.ledger, killed=killed)
+            patch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=recording(disk)))
+            patch.setattr("talkgen.journal.sqlite.flush_folder", disk.sync_folder)
+            async with self.pipeline(base / "store", disk, server, []) as pipeline:
+                for one in (await pipeline.recover()).runs:
+                    await one
+                await pipeline.run(PICTURE, SPEECH, task_id="task")
+            disk.note("the end")
+        whole = published(base / "store")
+        assert {"task_metadata.json", "task_final.mp4"} < whole.keys()
+        return Recorded(disk.moments, whole)
 
-    async def recover(self, moment: Moment, picks: Sequence[int]) -> None:
-        """Look at what the cut has left, and recover; all must be as if nothing had been."""
-        where = (moment.before, tuple(picks))
+    async def after_a_cut(self, moment: Moment, picks: Sequence[int]) -> Recorded:
+        """Recover from a cut, in a run in which the power may be cut again."""
+        base = self.folder / "recovered"
+        shutil.rmtree(base, ignore_errors=True)
+        moment.leave(base, picks)
+        return await self.recorded(base, moment.paid)
+
+    async def after_a_death(self, moment: Moment) -> Recorded:
+        """Recover from the death of a process, in a run in which the power may be cut."""
+        base = self.folder / "recovered"
+        shutil.rmtree(base, ignore_errors=True)
+        moment.leave(base, moment.extremes()[1])
+        return await self.recorded(base, moment.paid, killed=moment)
+
+    async def recover(
+        self, run: Recorded, moment: Moment, picks: Sequence[int], *before: object
+    ) -> None:
+        """Look at what the cut has left, and recover; all must be as if nothing had been.
+
+        Args:
+            run: What was cut.
+            moment: When.
+            picks: What is found.
+            *before: The same of an earlier cut, to be told if anything is wrong.
+        """
+        where = (moment.before, tuple(picks), *before)
         base = self.folder / "left"
         shutil.rmtree(base, ignore_errors=True)
         moment.leave(base, picks)
@@ -147,10 +189,8 @@ class Story:
         self.tried.add(state)
         root = base / "store"
         for name, data in published(root).items():
-            assert data == self.whole[name], where
-        with PaidServer() as server:
-            for token in moment.paid:
-                server.answer("POST", "/jobs", json.dumps({"token": token}).encode())
+            assert data == run.whole[name], where
+        with paying(moment.paid) as server:
             ran: list[str] = []
             async with self.pipeline(root, Unwaiting(), server, ran) as pipeline:
                 record = await pipeline._journal.get("task")
@@ -170,7 +210,7 @@ class Story:
             if self.kind == "paid":
                 assert video == server.video(*server.ledger), where
             else:
-                assert video == self.whole["task_final.mp4"], where
+                assert video == run.whole["task_final.mp4"], where
         assert self.harness.orphans(root) == set(), where
         assert not (ended and ran), where
 
@@ -187,24 +227,31 @@ def anyio_backend():
     return "asyncio"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _unwaited():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Unwaited))
+        yield
+
+
 @pytest.fixture(scope="module", params=["paid", "free"])
 def story(request, tmp_path_factory, harness):
     return Story(request.param, tmp_path_factory.mktemp(request.param), harness)
 
 
 async def test_all_or_nothing_of_the_cache_is_kept(story):
-    assert len(story.moments) > FEWEST
-    for moment in story.moments:
+    assert len(story.run.moments) > FEWEST
+    for moment in story.run.moments:
         for picks in moment.extremes():
-            await story.recover(moment, picks)
+            await story.recover(story.run, moment, picks)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 async def test_each_change_alone_is_kept_or_lost(story):
-    for moment in story.moments:
+    for moment in story.run.moments:
         for picks in moment.singled_out():
-            await story.recover(moment, picks)
+            await story.recover(story.run, moment, picks)
 
 
 @pytest.mark.slow
@@ -213,8 +260,44 @@ def test_any_part_of_the_cache_is_kept(story):
     @settings(max_examples=1000, deadline=None, database=None)
     @given(st.data())
     def cut(data):
-        moment = data.draw(st.sampled_from(story.moments))
-        picks = data.draw(st.tuples(*(st.integers(0, size - 1) for size in moment.sizes())))
-        anyio.run(story.recover, moment, picks)
+        anyio.run(story.recover, story.run, *drawn(data, story.run))
 
     cut()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+async def test_the_power_fails_again_during_recovery(story):
+    for moment in story.run.moments:
+        for picks in moment.extremes():
+            run = await story.after_a_cut(moment, picks)
+            for again in run.moments:
+                for others in again.extremes():
+                    await story.recover(run, again, others, moment.before, picks)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+async def test_the_power_fails_after_the_death_of_a_process(story):
+    for moment in story.run.moments:
+        run = await story.after_a_death(moment)
+        for cut in run.moments:
+            for picks in cut.extremes():
+                await story.recover(run, cut, picks, moment.before)
+
+
+def test_any_part_of_the_cache_is_kept_twice(story):
+    @settings(max_examples=25, deadline=None, database=None)
+    @given(st.data())
+    def cut_twice(data):
+        first = drawn(data, story.run)
+        run = anyio.run(story.after_a_cut, *first)
+        anyio.run(story.recover, run, *drawn(data, run), *first)
+
+    cut_twice()
+
+
+def drawn(data: st.DataObject, run: Recorded) -> tuple[Moment, tuple[int, ...]]:
+    """A moment of a run, and what is found if the power is cut then."""
+    moment = data.draw(st.sampled_from(run.moments))
+    return moment, data.draw(st.tuples(*(st.integers(0, size - 1) for size in moment.sizes())))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 from power import CachedDisk, Moment, contents
 
@@ -68,25 +69,18 @@ async def clean_up_all(store, _):
 
 CLEANING = (clean_up_some, clean_up_all)
 STORIES = (publish, publish_what_is_retained, discard, delete, *CLEANING)
-# What may be found once a task that was cut off has been published to the end.
+# What may be found once a task that was cut off has been published to the end, beside what was
+# there before; of what is cleaned up nothing but this.
 VERSIONS = {
-    publish: [OLD, dict(list(NEW.items())[:1]), NEW],
-    publish_what_is_retained: [OLD, HALF, {**HALF, **LAST}, LAST],
-    discard: [OLD, dict(list(NEW.items())[:1]), NEW],
-    delete: [OLD, {}],
+    publish: [dict(list(NEW.items())[:1]), NEW],
+    publish_what_is_retained: [HALF, {**HALF, **LAST}, LAST],
+    discard: [dict(list(NEW.items())[:1]), NEW],
+    delete: [{}],
     clean_up_some: [{("videos", "final.mp4"): b"old video"}],
     clean_up_all: [{}],
 }
 # What is found if the power fails after it has returned.
 AFTERWARDS = {publish: NEW, publish_what_is_retained: LAST, delete: {}}
-
-
-EVERY = [
-    pytest.param(story, old, end, id=f"{story.__name__}-{'old' if old else 'new'}-{end}")
-    for story in STORIES
-    for old in ([True, False] if story in STORIES[:3] else [True])
-    for end in (["publish", "discard"] if story not in CLEANING else ["publish"])
-]
 
 
 def storage(root: Path, disk: FileSystem) -> LocalStorage:
@@ -100,19 +94,6 @@ async def found(store):
     }
 
 
-async def moments_of(story, base, *, old):
-    """When the power may be cut; the task may be published already."""
-    store = storage(base / "store", VolatileFileSystem())
-    if old:
-        transaction = await store.open("task")
-        await stage(transaction, OLD)
-        await transaction.publish()
-    disk = CachedDisk(base, base / "store" / "journal.db")
-    await story(storage(base / "store", disk), disk)
-    disk.note("the end")
-    return disk.moments
-
-
 def half_seen(root):
     """Files that a manifest names, whose time is not over, and that are not whole."""
     for path in root.glob("videos/*_metadata.json"):
@@ -122,55 +103,168 @@ def half_seen(root):
                 yield place.name
 
 
+@attrs.frozen
+class Cut:
+    """What was found after a cut.
+
+    Attributes:
+        where: What was about to be changed, and what is found.
+        passed: The moments before, of those that have a name of their own.
+    """
+
+    where: object
+    passed: frozenset[str]
+
+
+def cuts(moments, ways, base):
+    """Leave in a folder what each cut leaves there, once."""
+    passed, tried = frozenset(), set()
+    for moment in moments:
+        passed |= {moment.before} & {"retained", "the end"}
+        for picks in ways(moment):
+            shutil.rmtree(base, ignore_errors=True)
+            moment.leave(base, picks)
+            if (state := (passed, contents(base))) not in tried:
+                tried.add(state)
+                yield Cut((moment.before, picks), passed)
+
+
+async def moments_of(work, base, **options):
+    """When the power may be cut while something is done with the storage in a folder."""
+    disk = CachedDisk(base, base / "store" / "journal.db", **options)
+    await work(storage(base / "store", disk), disk)
+    disk.note("the end")
+    return disk.moments
+
+
+@attrs.frozen
+class Case:
+    """What is broken off.
+
+    Attributes:
+        story: What is done.
+        old: The task is published already.
+        end: How a transaction that was broken off is ended.
+    """
+
+    story: object
+    old: bool
+    end: str
+
+    async def moments(self, base):
+        """When the power may be cut."""
+        base.mkdir()
+        if self.old:
+            transaction = await storage(base / "store", VolatileFileSystem()).open("task")
+            await stage(transaction, OLD)
+            await transaction.publish()
+        return await moments_of(self.story, base)
+
+    async def finish(self, store, disk):
+        """Go on with what is left, as the next process does."""
+        if self.story in CLEANING:
+            await self.story(store, disk)
+        else:
+            await getattr(await store.open("task"), self.end)()
+        await store.cleanup(NOW)
+        await store.cleanup(datetime.now(UTC) + timedelta(hours=2))
+
+    async def check(self, root, cut, harness):
+        """Go on, and look at what there is before and afterwards."""
+        store = storage(root, VolatileFileSystem())
+        if self.story not in CLEANING:
+            assert not list(half_seen(root)), cut
+            if "the end" in cut.passed:
+                assert await found(store) == AFTERWARDS.get(self.story, self.before), cut
+                assert await store.staged() == (), cut
+        await self.finish(store, None)
+        assert harness.orphans(root) == set(), cut
+        now = await found(store)
+        assert now in self.versions, (cut, now)
+        assert not ("retained" in cut.passed and HALF.items() & now.items()), cut
+
+    async def check_again(self, folder, first, harness, **options):
+        """Go on in what is `left`, and cut the power meanwhile, and once that has ended."""
+        moments = await moments_of(self.finish, folder / "left", **options)
+        ended = await found(storage(folder / "left" / "store", VolatileFileSystem()))
+        for cut in cuts(moments, Moment.extremes, folder / "found"):
+            both = Cut((first.where, cut.where), first.passed - {"the end"})
+            root = folder / "found" / "store"
+            if "the end" in cut.passed and self.story not in CLEANING:  # which may be done twice
+                store = storage(root, VolatileFileSystem())
+                assert (await found(store), await store.staged()) == (ended, ()), both
+            await self.check(root, both, harness)
+
+    @property
+    def before(self):
+        return OLD if self.old else {}
+
+    @property
+    def versions(self):
+        taken_down = [{}] if self.end == "discard" else []
+        before = [] if self.story in CLEANING else [self.before]
+        return [*before, *taken_down, *VERSIONS[self.story]]
+
+
+EVERY = [
+    pytest.param(Case(story, old, end), id=f"{story.__name__}-{'old' if old else 'new'}-{end}")
+    for story in STORIES
+    for old in ([True, False] if story in STORIES[:3] else [True])
+    for end in (["publish", "discard"] if story not in CLEANING else ["publish"])
+]
+
+
 @pytest.fixture
 def anyio_backend():
     """One loop is enough: all of this happens in threads."""
     return "asyncio"
 
 
-@pytest.mark.parametrize(("story", "old", "end"), EVERY)
-async def test_all_or_nothing_of_the_cache_is_kept(tmp_path, harness, story, old, end):
-    await cut_and_finish(tmp_path, harness, story, Moment.extremes, old=old, end=end)
+@pytest.mark.parametrize("case", EVERY)
+async def test_all_or_nothing_of_the_cache_is_kept(tmp_path, harness, case):
+    for cut in cuts(await case.moments(tmp_path / "whole"), Moment.extremes, tmp_path / "left"):
+        await case.check(tmp_path / "left" / "store", cut, harness)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("story", "old", "end"), EVERY)
-async def test_each_change_alone_is_kept_or_lost(tmp_path, harness, story, old, end):
-    await cut_and_finish(tmp_path, harness, story, Moment.singled_out, old=old, end=end)
+@pytest.mark.parametrize("case", EVERY)
+async def test_each_change_alone_is_kept_or_lost(tmp_path, harness, case):
+    for cut in cuts(await case.moments(tmp_path / "whole"), Moment.singled_out, tmp_path / "left"):
+        await case.check(tmp_path / "left" / "store", cut, harness)
 
 
-async def cut_and_finish(folder, harness, story, ways, *, old, end):
-    """Cut the power at each moment, in each of these ways, and go on with what is left."""
-    (folder / "whole").mkdir()
-    moments = await moments_of(story, folder / "whole", old=old)
-    versions = VERSIONS[story] if old else [{}, *VERSIONS[story][1:]]
-    if end == "discard":  # the version before may have been taken down
-        versions = [*versions, {}]
-    retained, tried = False, set()
-    for moment in moments:
-        retained |= moment.before == "retained"
-        ended = moment.before == "the end"
-        for picks in ways(moment):
-            base = folder / "left"
-            shutil.rmtree(base, ignore_errors=True)
-            moment.leave(base, picks)
-            if (state := (retained, ended, contents(base))) in tried:
-                continue
-            tried.add(state)
-            where = (moment.before, picks)
-            again = storage(base / "store", VolatileFileSystem())
-            if story not in CLEANING:
-                assert not list(half_seen(base / "store")), where
-                if ended:
-                    assert await found(again) == AFTERWARDS.get(story, OLD if old else {}), where
-                    assert await again.staged() == (), where
-                await getattr(await again.open("task"), end)()
-            else:
-                await story(again, None)
-            await again.cleanup(NOW)
-            await again.cleanup(datetime.now(UTC) + timedelta(hours=2))
-            assert harness.orphans(base / "store") == set(), where
-            now = await found(again)
-            assert now in versions, (where, now)
-            assert not (retained and HALF.items() & now.items()), where
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("case", EVERY)
+async def test_the_power_fails_again_during_recovery(tmp_path, harness, case):
+    for first in cuts(await case.moments(tmp_path / "whole"), Moment.extremes, tmp_path / "left"):
+        await case.check_again(tmp_path, first, harness)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("case", EVERY)
+async def test_the_power_fails_after_the_death_of_a_process(tmp_path, harness, case):
+    for killed in await case.moments(tmp_path / "whole"):
+        shutil.rmtree(tmp_path / "left", ignore_errors=True)
+        killed.leave(tmp_path / "left", killed.extremes()[1])
+        first = Cut(killed.before, frozenset())
+        await case.check_again(tmp_path, first, harness, killed=killed)
+
+
+async def test_what_is_put_beside_what_a_dead_process_has_left_is_on_the_disk(tmp_path):
+    async def put(store, _):
+        await (await store.open("task")).put("temp", "a.bin", b"content")
+
+    whole, left, found_again = (tmp_path / name for name in ("whole", "left", "found"))
+    whole.mkdir()
+    await storage(whole / "store", VolatileFileSystem()).stats()
+    for killed in await moments_of(put, whole):
+        shutil.rmtree(left, ignore_errors=True)
+        killed.leave(left, killed.extremes()[1])
+        end = (await moments_of(put, left, killed=killed))[-1]
+        for _ in cuts([end], Moment.extremes, found_again):
+            again = await storage(found_again / "store", VolatileFileSystem()).open("task")
+            manifest = await again.publish()
+            assert [file.name for file in manifest.files] == ["task_a.bin"], killed.before

@@ -102,6 +102,15 @@ async def test_missing_parents_are_made(tmp_path: Path):
     assert str(storage.root) in repr(storage)
 
 
+@pytest.mark.parametrize("below", [".", "below"])
+async def test_the_folder_may_be_reached_through_a_link(tmp_path: Path, below: str):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk", target_is_directory=True)
+    storage = LocalStorage(tmp_path / "link" / below, min_free_bytes=0)
+    assert await storage.get(await published(storage)) == b"video"
+    assert (tmp_path / "disk" / below / "videos" / "task_final.mp4").exists()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
 async def test_staged_files_are_private(storage: LocalStorage, root: Path):
     await (await storage.open("task")).put("temp", "a.bin", b"a")
@@ -561,6 +570,42 @@ async def test_scratch_goes_when_its_user_fails(storage: LocalStorage):
     assert not folder.exists()
 
 
+async def test_scratch_goes_while_somebody_else_removes_it_too(storage: LocalStorage, monkeypatch):
+    unlink, removed = os.unlink, []
+
+    def outpaced(*args, **options):
+        unlink(*args, **options)
+        removed.append(args)
+        if len(removed) == 1:
+            raise FileNotFoundError
+
+    transaction = await storage.open("task")
+    async with transaction.scratch() as folder:
+        for name in "abc":
+            (folder / name).touch()
+        monkeypatch.setattr(os, "unlink", outpaced)
+    assert not folder.exists()
+    assert len(removed) == 3
+
+
+async def test_scratch_that_cannot_be_removed_goes_with_a_later_clean_up(root: Path):
+    class Stuck(FileSystem):
+        def remove_tree(self, path):
+            if stuck:
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            super().remove_tree(path)
+
+    stuck = True
+    storage = LocalStorage(root, disk=Stuck())
+    transaction = await storage.open("task")
+    with pytest.raises(StorageError, match="Could not remove"):
+        async with transaction.scratch() as folder:
+            pass
+    stuck = False
+    await storage.cleanup(datetime.now(UTC) + timedelta(hours=1, minutes=1))
+    assert not folder.exists()
+
+
 async def test_streams_come_in_pieces(storage: LocalStorage):
     data = os.urandom(200_000)
     file = await published(storage, data=data)
@@ -659,6 +704,7 @@ async def test_a_temporary_storage_lives_as_long_as_it_is_referred_to():
     gc.collect()
     await transaction.put("temp", "a.bin", b"a")
     assert root.exists()
+    await to_thread.run_sync(int)  # a worker thread may hold its last call until the next one
     del transaction
     gc.collect()
     assert not root.exists()

@@ -16,6 +16,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.from_thread
 import obstore
 import pytest
 from anyio import CancelScope
@@ -24,6 +25,7 @@ from moto.server import ThreadedMotoServer
 
 from talkgen.errors import FileMissing, MissingDependency, StorageError, StorageUnavailable
 from talkgen.storage import ObjectStorage, Retention
+from talkgen.storage.objects import AT_ONCE
 from talkgen.testing import check_storage
 
 if TYPE_CHECKING:
@@ -313,6 +315,35 @@ async def test_a_dead_writers_transaction_goes_on(at):
     assert set((await reopened.publish()).files) == {mask, second}
     assert await again.staged() == ()
     assert await leftovers(again) == set()
+
+
+async def test_the_later_of_two_files_counts_when_the_clock_is_set_back(at, monkeypatch):
+    transaction = await at().open("task")
+    await transaction.put("videos", "final.mp4", b"first")
+    monkeypatch.setattr("talkgen.storage.staged_objects.time.time_ns", lambda: 1)
+    second = await transaction.put("videos", "final.mp4", b"second")
+    assert await transaction.get(second) == b"second"
+    third = await (await at().open("task")).put("videos", "final.mp4", b"third")
+    assert (await (await at().open("task")).publish()).files == (third,)
+
+
+async def test_a_listing_needs_few_tasks_for_many_editions():
+    storage, most = ObjectStorage("memory://"), 0
+    for number in range(100):
+        transaction = await storage.open(f"task-{number}")
+        await transaction.put("videos", "final.mp4", b"video")
+        await transaction.publish()
+    read = storage._editions.readable
+
+    def counted(key):
+        nonlocal most
+        most = max(most, len(anyio.from_thread.run_sync(anyio.get_running_tasks)))
+        return read(key)
+
+    storage._editions.readable = counted
+    before = len(anyio.get_running_tasks())
+    assert (await storage.stats()).total_files == 100
+    assert most <= before + AT_ONCE
 
 
 async def test_files_that_vanished_are_not_published(at):

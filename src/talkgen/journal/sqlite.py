@@ -16,7 +16,7 @@ from anyio import to_thread
 from filelock import FileLock, Timeout
 
 from talkgen._clock import utc_now
-from talkgen._flush import flush
+from talkgen._flush import flush_folder
 from talkgen._iteration import Fetched
 from talkgen.draft import TaskState
 from talkgen.errors import InsufficientStorage, JournalUnusable, TalkgenError
@@ -231,7 +231,7 @@ class SQLiteJournal:
             connection = self._connect("rwc")
             try:
                 _prepare(connection, self._migrations[version:], len(self._migrations))
-                _sync_folder(folder)
+                flush_folder(folder)
                 remove_stale(folder)
                 return _Opened(connection, self._path, Owner(folder))
             except BaseException:
@@ -334,17 +334,7 @@ def _make_folder(folder: Path) -> None:
     """Make a folder, and those above it, durably."""
     for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
         missing.mkdir(exist_ok=True)
-        _sync_folder(missing.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Return once the names in a folder are on the disk; Windows cannot be asked."""
-    if os.name != "nt":  # pragma: no branch - the tests run where folders can be synced
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            flush(descriptor)
-        finally:
-            os.close(descriptor)
+        flush_folder(missing.parent)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from talkgen._flush import flush
+from talkgen._flush import flush_file, flush_folder
 from talkgen.errors import FileMissing, InsufficientStorage, StorageError, TalkgenError
 
 if TYPE_CHECKING:
@@ -84,17 +84,17 @@ class FileSystem:
 
     def remove_tree(self, path: Path) -> None:
         """Remove a folder and all that is in it, if it is there."""
-        with suppress(FileNotFoundError):
-            shutil.rmtree(path)
+        while path.exists():
+            with suppress(FileNotFoundError):  # somebody else is just removing what is in it
+                shutil.rmtree(path)
 
     def sync_file(self, path: Path) -> None:
         """Return once a file's content is on the disk."""
-        _sync(path, os.O_RDWR | BINARY)
+        flush_file(path)
 
     def sync_folder(self, path: Path) -> None:
         """Return once a folder's entries are on the disk; Windows cannot be asked."""
-        if os.name != "nt":  # pragma: no branch - the tests run where folders can be synced
-            _sync(path, os.O_RDONLY)
+        flush_folder(path)
 
     def commit(self, database: Connection) -> None:
         """Return once a database's transaction is on the disk."""
@@ -210,11 +210,3 @@ def _begin_sync(descriptor: int) -> None:
     if hasattr(os, "posix_fadvise"):  # pragma: no branch - the tests run where it is
         # Linux starts to write what is to be dropped, and drops only what is written already.
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags | NO_FOLLOW)
-    try:
-        flush(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from talkgen.errors import StorageError
+from talkgen.errors import FileMissing, StorageError
 from talkgen.media import FileRef
 from talkgen.protocols import Manifest
+from talkgen.storage.filesystem import read_plain
 from talkgen.storage.names import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from talkgen._types import JSON
     from talkgen.media import Tier
@@ -26,6 +28,7 @@ __all__ = [
     "document",
     "encode",
     "from_document",
+    "read",
 ]
 
 VERSION = 1
@@ -82,6 +85,19 @@ def decode(task_id: str, data: bytes, url_of: Callable[[Tier, str], str]) -> Man
     """
     with damage_told(task_id):
         return from_document(task_id, json.loads(data), url_of)
+
+
+def read(task_id: str, path: Path, url_of: Callable[[Tier, str], str]) -> Manifest | None:
+    """Read a manifest from its file; None where there is none.
+
+    Raises:
+        StorageError: It cannot be read, or is damaged; see `decode`.
+    """
+    try:
+        data = read_plain(path)
+    except FileMissing:
+        return None
+    return decode(task_id, data, url_of)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from anyio import CancelScope, CapacityLimiter, create_task_group, to_thread
+from anyio import CancelScope, create_task_group, to_thread
 from anyio.lowlevel import checkpoint
 
 from talkgen._clock import utc_now
@@ -236,19 +236,19 @@ class ObjectStorage:
 
 async def each(work: Callable[[T], Awaitable[object]], items: Iterable[T]) -> None:
     """Do the work for each item, some at once; the first error ends it all."""
-    limiter = CapacityLimiter(AT_ONCE)
+    left = iter(items)
     errors: list[TalkgenError] = []
 
-    async def one(item: T) -> None:
+    async def some() -> None:
         try:
-            async with limiter:
+            for item in left:
                 await work(item)
         except TalkgenError as error:
             errors.append(error)
             group.cancel_scope.cancel()
 
     async with create_task_group() as group:
-        for item in items:
-            group.start_soon(one, item)
+        for _ in range(AT_ONCE):
+            group.start_soon(some)
     if errors:
         raise errors[0]

@@ -15,9 +15,9 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from talkgen.errors import FileMissing, StorageError
+from talkgen.errors import StorageError
 from talkgen.storage import manifests
-from talkgen.storage.filesystem import failures, names_in, read_plain, removed_on_failure
+from talkgen.storage.filesystem import failures, names_in, removed_on_failure
 from talkgen.storage.layout import SEPARATOR
 from talkgen.storage.locks import Exclusive
 from talkgen.storage.names import MANIFEST_SUFFIX, TIERS, is_task_id, task_of
@@ -53,11 +53,7 @@ class Published:
 
     def manifest(self, task_id: str) -> Manifest | None:
         """What is published of a task."""
-        try:
-            data = read_plain(self._layout.manifest(task_id))
-        except FileMissing:
-            return None
-        return manifests.decode(task_id, data, self._layout.url)
+        return manifests.read(task_id, self._layout.manifest(task_id), self._layout.url)
 
     def readable(self, task_id: str) -> Manifest | None:
         """What is published of a task; nothing, and a line in the log, if that is damaged."""
@@ -73,6 +69,7 @@ class Published:
         with self._lock.held():
             for name in names_in(self._layout.trash) if tasks else ():
                 if name.partition(SEPARATOR)[0] in tasks:
+                    self._finish_moving(self._layout.trash / name)
                     self._bury(self._layout.trash / name)
             yield
 
@@ -98,10 +95,15 @@ class Published:
         with self.changing(staging.task_id), failures("discard", staging.path):
             if staging.planned and staging.planned == self.manifest(staging.task_id):
                 self._take_down(staging.task_id)
+            elif self._layout.manifest(staging.task_id).exists():
+                # Whoever published it may have died before that was on the disk.
+                self._disk.sync_folder(self._layout.tier("videos"))
             if staging.path.exists():
                 entry = self._layout.discarded(staging.task_id)
                 self._move(staging.path, entry)
                 self._bury(entry)
+            else:  # So may whoever removed the folder.
+                self._disk.sync_folder(self._layout.staging)
 
     def delete(self, task_id: str) -> None:
         """Remove a task's published files."""
@@ -195,6 +197,12 @@ class Published:
         self._disk.sync_folder(target.parent)
         self._disk.sync_folder(source.parent)
 
+    def _finish_moving(self, entry: Path) -> None:
+        """Wait for what a dead process has moved into the trash, as `_move` does."""
+        with failures("remove", entry):
+            self._sync({entry, self._layout.trash})
+            self._sync({self._layout.tier("videos"), self._layout.staging})
+
     def _rewrite(self, manifest: Manifest, left: Manifest | None) -> None:
         path = self._layout.manifest(manifest.task_id)
         if left is None:
@@ -220,16 +228,22 @@ class Published:
             self._disk.sync_folder(entry.parent)  # before anything new has their names
 
     def _named(self, task_id: str, path: Path) -> set[Path]:
-        """The places that a manifest in the trash names, and no published one."""
+        """The places that a manifest in the trash names, and none of a newer version.
+
+        A dead process may have placed files of that already, and the trash of the version before
+        come back with the power.
+        """
         try:
-            doomed = manifests.decode(task_id, read_plain(path), self._layout.url)
-            places = set(map(self._layout.place, doomed.files))
-        except FileMissing:
-            return set()
+            doomed = self._places_in(task_id, path)
         except StorageError:  # damaged, and its files are to go all the same
-            places = self._places(task_id)
-        published = self.manifest(task_id)
-        return places - set(map(self._layout.place, published.files if published else ()))
+            doomed = self._places(task_id)
+        newer = (self._layout.manifest(task_id), self._layout.plan(task_id))
+        return doomed.difference(*(self._places_in(task_id, one) for one in newer))
+
+    def _places_in(self, task_id: str, path: Path) -> set[Path]:
+        """The places that a manifest names."""
+        manifest = manifests.read(task_id, path, self._layout.url)
+        return set(map(self._layout.place, manifest.files if manifest else ()))
 
     def _places(self, task_id: str) -> set[Path]:
         """Every place with a file of the task, found by name."""

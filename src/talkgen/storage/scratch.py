@@ -41,9 +41,11 @@ class Scratch:
             await to_thread.run_sync(self._make, path)
             yield path
         finally:
-            with CancelScope(shield=True):
-                await to_thread.run_sync(self._remove, path)
-            self._names.discard(path.name)
+            try:
+                with CancelScope(shield=True):
+                    await to_thread.run_sync(self._remove, path)
+            finally:  # what cannot be removed is left to clean-up
+                self._names.discard(path.name)
 
     def check(self, path: Path) -> None:
         """Let only a path inside one of the folders pass; whatever is moved is lost elsewhere.

@@ -71,6 +71,7 @@ class StagedObjects:
         self._editions = editions
         self._clock = clock
         self._lock = threading.Lock()
+        self._order = 0
         self._publication = new_token()
         self._planned: Edition | None = None
         _, edition = editions.newest(task_id)
@@ -90,7 +91,7 @@ class StagedObjects:
         file = describe(self._task_id, tier, file_name(self._task_id, suffix), data)
         token = new_token()
         file = attrs.evolve(file, url=self._bucket.url(object_key(tier, file.name, token)))
-        staged = Staged(file, token, time.time_ns())
+        staged = Staged(file, token, self._next_order())
         self._write(staged, data)
         with self._lock:
             self._keep(staged)
@@ -170,6 +171,7 @@ class StagedObjects:
     def _take_up(self, published: frozenset[str]) -> None:
         for record in self._bucket.objects(record_folder(self._task_id)):
             staged = self._recorded(record)
+            self._order = max(self._order, staged.order)
             self._objects[record] = staged.key
             # What is published was left over by the end of publishing; what is not there, by
             # the death of a writer.
@@ -186,6 +188,12 @@ class StagedObjects:
             check_file(file)
             staged = Staged(file, stem(record), int(entry["order"]))
         return attrs.evolve(staged, file=attrs.evolve(file, url=self._bucket.url(staged.key)))
+
+    def _next_order(self) -> int:
+        """The time, but later than all before: clocks are set back, too."""
+        with self._lock:
+            self._order = max(time.time_ns(), self._order + 1)
+            return self._order
 
     def _keep(self, staged: Staged) -> None:
         place = staged.file.tier, staged.file.name

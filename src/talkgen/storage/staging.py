@@ -56,11 +56,12 @@ class Staging:
         self._layout = layout
         self._disk = disk
         self._lock = threading.Lock()
+        self._made = False
         self._known: dict[tuple[Tier, str], FileRef] = {}
         with failures("open", self.path):
             if self.path.is_symlink():
                 raise StorageError(f"{self.path} is a link.", hint="Remove it.")
-            self.planned = self._read_plan()
+            self.planned = manifests.read(task_id, layout.plan(task_id), layout.url)
 
     def put(self, *new: NewFile) -> tuple[FileRef, ...]:
         """Keep files durably, in place of earlier ones of the same names."""
@@ -117,9 +118,11 @@ class Staging:
         self._disk.sync_folder(self._layout.staging)
 
     def _make(self) -> None:
-        if not self.path.exists():
+        if not self._made:
             self._disk.make_folder(self.path)
+            # Also where it was there: who has made it may have died before it was on the disk.
             self._disk.sync_folder(self._layout.staging)
+            self._made = True
 
     def _named(self, tier: Tier, suffix: str, data: bytes | Path) -> FileRef:
         """A file without its digest."""
@@ -179,13 +182,6 @@ class Staging:
     def _described(self, file: FileRef, data: bytes | Path) -> FileRef:
         found = describe(self.task_id, file.tier, file.name, data)
         return attrs.evolve(found, url=self._layout.url(file.tier, file.name))
-
-    def _read_plan(self) -> Manifest | None:
-        try:
-            data = read_plain(self._layout.plan(self.task_id))
-        except FileMissing:
-            return None
-        return manifests.decode(self.task_id, data, self._layout.url)
 
 
 def describe(task_id: str, tier: Tier, name: str, data: bytes | Path) -> FileRef:
