@@ -72,8 +72,25 @@ def test_the_video_is_there_whole_and_in_parts(site, made):
     part = site.http.get(made["video_url"], headers={"Range": "bytes=4-7"})
     assert (part.status_code, part.content) == (206, b"ftyp")
     assert part.headers["content-range"] == f"bytes 4-7/{len(whole.content)}"
-    beyond = site.http.get(made["video_url"], headers={"Range": "bytes=999999999-"})
-    assert beyond.status_code == 416
+
+
+@pytest.mark.parametrize("file", ["video", "/page.css"])
+@pytest.mark.parametrize(
+    "malformed", ["bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=9-1", "lines=1-2"]
+)
+def test_a_range_that_is_none_is_ignored(site, made, file, malformed):
+    url = made["links"].get(file, file)
+    answer = site.http.get(url, headers={"Range": malformed})
+    assert (answer.status_code, answer.content) == (200, site.http.get(url).content)
+
+
+@pytest.mark.parametrize("file", ["video", "/page.css"])
+def test_a_range_beyond_the_file_is_refused_with_its_length(site, made, file):
+    url = made["links"].get(file, file)
+    beyond = site.http.get(url, headers={"Range": "bytes=999999999-"})
+    length = len(site.http.get(url).content)
+    assert str(length) in problem(beyond, 416)["detail"]
+    assert beyond.headers["content-range"] == f"bytes */{length}"
 
 
 def test_the_head_of_a_video_can_be_asked_for(site, made):
@@ -122,6 +139,7 @@ def test_the_description_of_the_api_has_the_form(site):
         fields
     )
     assert {"apply_smoothing", "background"} <= set(fields)
+    assert set(paths["/api/pipeline/video/{task_id}"]) == {"get"}
 
 
 # --- events ------------------------------------------------------------------------------------
@@ -283,8 +301,22 @@ def test_what_is_no_form_is_refused(site):
     problem(site.http.post("/api/pipeline/generate", content=b"y", headers=broken), 400)
     many = [("image", ("a", b"a"))] * 3
     problem(site.http.post("/api/pipeline/generate", files=many), 400)
-    problem(site.http.get("/api/pipeline/generate"), 404)
-    problem(site.http.put("/"), 405)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/api/pipeline/generate", "POST"),
+        ("POST", "/api/pipeline/status/x", "GET"),
+        ("PUT", "/api/pipeline/progress/x/sse", "GET"),
+        ("DELETE", "/api/pipeline/video/x", "GET, HEAD"),
+        ("PUT", "/", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_one(site, method, path, allowed):
+    answer = site.http.request(method, path)
+    problem(answer, 405)
+    assert sorted(answer.headers["allow"].split(", ")) == allowed.split(", ")
 
 
 def test_a_picture_of_nobody_is_refused_with_advice(site, files):
@@ -302,6 +334,12 @@ def test_a_person_who_is_not_there_is_refused(site):
 def test_a_cursor_that_is_none_is_refused(site, made):
     url = f"/api/pipeline/progress/{made['task_id']}/sse"
     problem(site.http.get(url, headers={"Last-Event-ID": "yesterday"}), 400)
+
+
+def test_who_comes_with_a_cursor_that_no_event_has_is_told_everything(site, made):
+    everything = [one.id for one in site.all_events(made["task_id"])]
+    for unknown in ("1-9999", "7-0"):
+        assert [one.id for one in site.all_events(made["task_id"], unknown)] == everything
 
 
 def test_large_uploads_are_refused_told_or_not(serve, files):
@@ -530,7 +568,6 @@ def test_a_new_server_remembers_what_became_of_tasks(serve, files):
         url = f"/api/pipeline/progress/{failed}/sse"
         assert site.http.get(url, headers={"Last-Event-ID": last.id}).status_code == 204
         assert site.http.get(url, headers={"Last-Event-ID": "1-0"}).status_code == 200
-        assert site.http.delete("/nothing").status_code == 405
 
 
 def test_the_command_stops_when_its_tasks_have_ended(tmp_path, files):
