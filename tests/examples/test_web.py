@@ -27,7 +27,7 @@ from websockets.sync.client import connect
 from studio import wire
 from studio.config import Config
 from studio.host import Host
-from studio.options import Options
+from studio.options import Asked, Options
 from studio.orders import Orders
 from talkgen import Image, codecs, errors, events
 from talkgen.generators.did import Clock, DIdGenerator, Polling
@@ -510,14 +510,20 @@ def test_answers_that_nobody_planned_are_careful_too(serve, tmp_path):
 # --- ids of the client's own -------------------------------------------------------------------
 
 
-def test_a_repeated_request_joins_its_task_or_gets_its_result(serve, gated):
+def test_a_repeated_request_joins_its_task_or_gets_its_result(serve, gated, files):
     task = str(uuid4())
     with serve(generator=gated) as site:
         assert site.begin(task_id=task) == site.begin(task_id=task) == task
         assert problem(site.post(task_id=task, background="teal"), 409)
+        other = {
+            **files,
+            "image": ("white.png", Image(np.full((9, 9, 3), 255, np.uint8)).encode("png")),
+        }
+        assert problem(site.post(task_id=task, files=other), 409)
         gated.gate.set()
         first, second = site.post(task_id=task).json(), site.post(task_id=task).json()
         assert first["video_url"] == second["video_url"]
+        assert problem(site.post(task_id=task, files=other), 409)
         told = problem(site.post(task_id=task, background="teal"), 409)
         assert told["error_type"] == "TaskConflict"
 
@@ -595,9 +601,9 @@ def test_a_follow_up_that_fails_is_tried_again(serve, monkeypatch):
 
 def test_options_of_another_version_do_not_keep_the_server_from_starting(serve, tmp_path, caplog):
     orders = Orders(tmp_path / "store" / "orders.db")
-    anyio.run(orders.keep, "old", Options())
+    anyio.run(orders.keep, "old", Asked(options=Options(), image="", audio=""))
     with closing(sqlite3.connect(orders.path)) as database, database:
-        database.execute("UPDATE orders SET options = '{\"colour\": 1}'")
+        database.execute("UPDATE tasks SET asked = '{\"colour\": 1}'")
     with serve(recover_seconds=1) as site:
         assert site.post().status_code == 200
     assert "Task old was begun with options" in caplog.text
