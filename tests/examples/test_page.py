@@ -7,8 +7,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
-import threading
 import time
 from base64 import b64decode
 from itertools import count
@@ -23,9 +21,12 @@ from websockets.sync.client import connect
 from talkgen.errors import InsufficientCredits
 from talkgen.generators.local import LocalGenerator
 
+from .processes import started
+
 pytestmark = pytest.mark.slow
 
 CHROMIUM = shutil.which("chromium")
+LISTENING = re.compile(r"DevTools listening on ws://([^/]+)")
 SECONDS = 60
 
 
@@ -69,6 +70,14 @@ class Page:
         self.call("Page.navigate", url=url)
         self.until("document.readyState === 'complete'")
 
+    def click(self, selector):
+        self.evaluate(f"document.querySelector('{selector}').click()")
+
+    def trouble(self):
+        """What the page says has gone wrong, once it does."""
+        self.until("!document.querySelector('#trouble').hidden")
+        return self.evaluate("document.querySelector('#trouble').innerText")
+
     def choose(self, selector, path):
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
@@ -106,19 +115,8 @@ def browser(tmp_path_factory):
         "--use-fake-ui-for-media-stream",
         f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
     ]
-    process = subprocess.Popen([CHROMIUM, *options], stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if found := re.search(r"DevTools listening on ws://([^/]+)", line):
-            break
-    else:
-        pytest.fail("chromium did not start")
-    drain = threading.Thread(target=process.stderr.read)
-    drain.start()
-    yield found[1]
-    process.terminate()
-    process.wait()
-    drain.join()
-    process.stderr.close()
+    with started([CHROMIUM, *options], LISTENING) as (address, _):
+        yield address
 
 
 @pytest.fixture
@@ -138,6 +136,14 @@ def site(serve):
         yield site
 
 
+def filled(page, site, photo, recording):
+    """The page with both files chosen."""
+    page.open(str(site.http.base_url))
+    page.choose("input[name=image]", photo)
+    page.choose("input[name=audio]", recording)
+    page.until("!document.querySelector('#make').disabled")
+
+
 SHOWN = """(() => {
   const video = document.querySelector("#video");
   const canvas = document.createElement("canvas");
@@ -154,18 +160,12 @@ def picture_of(page):
     return np.array(page.evaluate(SHOWN), np.uint8).reshape(side, side, 4)[..., :3]
 
 
-def test_a_photo_and_a_recording_become_a_video_that_plays(
-    page, site, portrait_path, speech_path, tmp_path
-):
-    page.open(str(site.http.base_url))
-    assert page.evaluate("document.querySelector('#make').disabled")
-    page.choose("input[name=image]", portrait_path)
-    page.choose("input[name=audio]", speech_path)
-    page.until("!document.querySelector('#make').disabled")
+def test_a_photo_and_a_recording_become_a_video_that_plays(page, site, portrait_path, speech_path):
+    filled(page, site, portrait_path, speech_path)
     page.evaluate(
         "window.previews = 0; document.querySelector('#preview').onload = () => previews++"
     )
-    page.evaluate("document.querySelector('#make').click()")
+    page.click("#make")
     page.until("document.querySelector('#steps .now') !== null")
     page.until("previews > 0")
 
@@ -196,39 +196,30 @@ def test_a_photo_and_a_recording_become_a_video_that_plays(
     page.until(f"{video}.readyState === 4")
 
 
-def test_the_microphone_records(page, site, portrait_path):
-    page.open(str(site.http.base_url))
-    page.choose("input[name=image]", portrait_path)
-    page.evaluate("document.querySelector('#record').click()")
-    page.until("document.querySelector('#record').classList.contains('recording')")
+def test_the_microphone_records_and_nothing_is_sent_meanwhile(
+    page, site, portrait_path, speech_path
+):
+    filled(page, site, portrait_path, speech_path)
+    page.click("#record")
     page.until("document.querySelector('#record').innerText.includes('1 s')")
-    page.evaluate("document.querySelector('#record').click()")
+    assert page.evaluate("document.querySelector('#make').disabled")
+    page.click("#record")
     page.until("!document.querySelector('#make').disabled")
-    page.evaluate("document.querySelector('#make').click()")
+    assert page.evaluate("document.querySelector('[name=audio]').files[0].name") == "Your recording"
+    page.click("#make")
     page.until("document.querySelector('#video').readyState === 4")
 
 
 def test_what_goes_wrong_is_said_with_advice(page, site, tmp_path, speech_path):
     grey = tmp_path / "grey.png"
     PIL.Image.new("RGB", (200, 200), "gray").save(grey)
-    page.open(str(site.http.base_url))
-    page.choose("input[name=image]", grey)
-    page.choose("input[name=audio]", speech_path)
-    page.until("!document.querySelector('#make').disabled")
-    page.evaluate("document.querySelector('#make').click()")
-    page.until("!document.querySelector('#trouble').hidden")
-    assert "Nobody was found" in page.evaluate("document.querySelector('#trouble').innerText")
-    assert "well-lit" in page.evaluate("document.querySelector('#trouble').innerText")
+    filled(page, site, grey, speech_path)
+    page.click("#make")
+    told = page.trouble()
+    assert "Nobody was found" in told
+    assert "well-lit" in told
     page.open(f"{site.http.base_url}#no-such-task")
-    page.until("document.querySelector('#trouble').innerText.includes('not known here')")
-
-
-def filled(page, site, portrait_path, speech_path):
-    """The page with both files chosen."""
-    page.open(str(site.http.base_url))
-    page.choose("input[name=image]", portrait_path)
-    page.choose("input[name=audio]", speech_path)
-    page.until("!document.querySelector('#make').disabled")
+    assert "not known here" in page.trouble()
 
 
 @attrs.frozen
@@ -245,9 +236,8 @@ class OutOfCredits:
 def test_a_second_try_shows_nothing_of_the_first(page, serve, portrait_path, speech_path):
     with serve(generator=OutOfCredits()) as site:
         filled(page, site, portrait_path, speech_path)
-        page.evaluate("document.querySelector('#make').click()")
-        page.until("!document.querySelector('#trouble').hidden")
-        assert "used up" in page.evaluate("document.querySelector('#trouble').innerText")
+        page.click("#make")
+        assert "used up" in page.trouble()
         page.until("document.querySelector('#preview').src.startsWith('data:image')")
         again = "document.querySelector('#make').click(), document.querySelector('#preview').hidden"
         assert page.evaluate(again)
@@ -264,28 +254,17 @@ def test_a_microphone_that_is_denied_is_no_end(page, site):
     page.evaluate(f"{click}; {click}")
     assert page.evaluate("asked.length") == 1, "who is asked is not asked again"
     page.evaluate("asked[0].denied(new DOMException('Permission denied', 'NotAllowedError'))")
-    page.until("!document.querySelector('#trouble').hidden")
-    told = page.evaluate("document.querySelector('#trouble').innerText")
+    told = page.trouble()
     assert "The microphone cannot be used." in told
     assert "Permission denied" in told
     page.evaluate(click)
     page.until("asked.length === 2")
 
 
-def test_nothing_is_sent_while_it_records(page, site, portrait_path, speech_path):
-    filled(page, site, portrait_path, speech_path)
-    page.evaluate("document.querySelector('#record').click()")
-    page.until("document.querySelector('#record').classList.contains('recording')")
-    assert page.evaluate("document.querySelector('#make').disabled")
-    page.evaluate("document.querySelector('#record').click()")
-    page.until("!document.querySelector('#make').disabled")
-    assert page.evaluate("document.querySelector('[name=audio]').files[0].name") == "Your recording"
-
-
 def test_a_folded_field_that_is_wrong_is_shown(page, site, portrait_path, speech_path):
     filled(page, site, portrait_path, speech_path)
     page.evaluate("document.querySelector('[name=conf_threshold]').value = '7'")
-    page.evaluate("document.querySelector('#make').click()")
+    page.click("#make")
     assert page.evaluate("document.querySelector('details').open")
     page.evaluate("document.querySelector('[name=conf_threshold]').value = '0.33'")
     assert page.evaluate("document.querySelector('form').checkValidity()")

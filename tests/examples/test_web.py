@@ -34,6 +34,8 @@ from talkgen.generators.did import Clock, DIdGenerator, Polling
 from talkgen.testing import FakeDId
 from talkgen.testing.fake_did import Fault
 
+from .processes import started
+
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "docs" / "examples" / "web"
 
@@ -662,6 +664,9 @@ __main__.main()
 """
 
 
+READY = re.compile(r"running on (http://\S+)")
+
+
 @contextmanager
 def process(arguments, folder, **environment):
     """The example in a process of its own; where it answers, and the process."""
@@ -674,23 +679,8 @@ def process(arguments, folder, **environment):
         "TALKGEN_WEB_PORT": "0",
         **environment,
     }
-    server = subprocess.Popen(
-        [sys.executable, *arguments], env=environment, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        for line in server.stderr:
-            if found := re.search(r"running on (http://\S+)", line):
-                break
-        else:
-            pytest.fail("it did not start")
-        drain = threading.Thread(target=server.stderr.read)
-        drain.start()
-        yield found[1], server
-    finally:
-        server.terminate()
-        server.wait(60)
-        drain.join()
-        server.stderr.close()
+    with started([sys.executable, *arguments], READY, env=environment) as (url, server):
+        yield url, server
 
 
 def test_a_killed_server_is_followed_by_one_that_finishes_and_pays_once(tmp_path, files):
