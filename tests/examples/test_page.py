@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from base64 import b64decode
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import count
 
 import attrs
@@ -20,8 +21,9 @@ from websockets.sync.client import connect
 
 from talkgen.errors import InsufficientCredits
 from talkgen.generators.local import LocalGenerator
+from talkgen.testing import FakeDId
 
-from .processes import started
+from .processes import SERVER, process, started, until
 
 pytestmark = pytest.mark.slow
 
@@ -83,6 +85,16 @@ class Page:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
+    def drop(self, selector, path):
+        """Drop a file in the middle of an element."""
+        x, y = self.evaluate(
+            f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])"
+            f"(document.querySelector('{selector}').getBoundingClientRect())"
+        )
+        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
     def look(self, width=1100, height=900, *, dark=False):
         """A screenshot, RGB."""
         phone = width < 500
@@ -136,9 +148,9 @@ def site(serve):
         yield site
 
 
-def filled(page, site, photo, recording):
+def filled(page, url, photo, recording):
     """The page with both files chosen."""
-    page.open(str(site.http.base_url))
+    page.open(url)
     page.choose("input[name=image]", photo)
     page.choose("input[name=audio]", recording)
     page.until("!document.querySelector('#make').disabled")
@@ -161,7 +173,7 @@ def picture_of(page):
 
 
 def test_a_photo_and_a_recording_become_a_video_that_plays(page, site, portrait_path, speech_path):
-    filled(page, site, portrait_path, speech_path)
+    filled(page, str(site.http.base_url), portrait_path, speech_path)
     page.evaluate(
         "window.previews = 0; document.querySelector('#preview').onload = () => previews++"
     )
@@ -199,7 +211,7 @@ def test_a_photo_and_a_recording_become_a_video_that_plays(page, site, portrait_
 def test_the_microphone_records_and_nothing_is_sent_meanwhile(
     page, site, portrait_path, speech_path
 ):
-    filled(page, site, portrait_path, speech_path)
+    filled(page, str(site.http.base_url), portrait_path, speech_path)
     page.click("#record")
     page.until("document.querySelector('#record').innerText.includes('1 s')")
     assert page.evaluate("document.querySelector('#make').disabled")
@@ -213,7 +225,7 @@ def test_the_microphone_records_and_nothing_is_sent_meanwhile(
 def test_what_goes_wrong_is_said_with_advice(page, site, tmp_path, speech_path):
     grey = tmp_path / "grey.png"
     PIL.Image.new("RGB", (200, 200), "gray").save(grey)
-    filled(page, site, grey, speech_path)
+    filled(page, str(site.http.base_url), grey, speech_path)
     page.click("#make")
     told = page.trouble()
     assert "Nobody was found" in told
@@ -235,7 +247,7 @@ class OutOfCredits:
 
 def test_a_second_try_shows_nothing_of_the_first(page, serve, portrait_path, speech_path):
     with serve(generator=OutOfCredits()) as site:
-        filled(page, site, portrait_path, speech_path)
+        filled(page, str(site.http.base_url), portrait_path, speech_path)
         page.click("#make")
         assert "used up" in page.trouble()
         page.until("document.querySelector('#preview').src.startsWith('data:image')")
@@ -262,7 +274,7 @@ def test_a_microphone_that_is_denied_is_no_end(page, site):
 
 
 def test_a_folded_field_that_is_wrong_is_shown(page, site, portrait_path, speech_path):
-    filled(page, site, portrait_path, speech_path)
+    filled(page, str(site.http.base_url), portrait_path, speech_path)
     page.evaluate("document.querySelector('[name=conf_threshold]').value = '7'")
     page.click("#make")
     assert page.evaluate("document.querySelector('details').open")
@@ -280,6 +292,15 @@ def test_names_of_files_are_text(page, site, portrait_path, tmp_path):
     assert page.evaluate("document.querySelectorAll('.name *').length") == 0
 
 
+def test_files_may_be_dropped_on_their_cards(page, site, portrait_path, speech_path):
+    page.open(str(site.http.base_url))
+    page.drop("[data-input=image]", portrait_path)
+    page.drop("[data-input=audio]", speech_path)
+    page.until("!document.querySelector('#make').disabled")
+    names = "[...document.querySelectorAll('.filled .name')].map((name) => name.textContent)"
+    assert page.evaluate(names) == [portrait_path.name, speech_path.name]
+
+
 def test_a_file_that_misses_the_cards_does_not_replace_the_page(page, site):
     page.open(str(site.http.base_url))
     drop = "document.body.dispatchEvent(new DragEvent('{}', {{bubbles: true, cancelable: true}}))"
@@ -292,6 +313,36 @@ def test_another_tasks_address_opens_that_task(page, site):
     task = site.post().json()["task_id"]
     page.evaluate(f"location.hash = '{task}'")
     page.until("document.querySelector('#video').readyState === 4")
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Stands before a server that is not there."""
+
+    def do_GET(self):
+        self.send_error(502)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_page_outlives_the_server(page, portrait_path, speech_path, tmp_path):
+    with FakeDId(speed=100, finish_after=1e6) as service:
+        arguments = ["-c", SERVER, service.base_url, service.api_key]
+        with process(arguments, tmp_path) as (url, server):
+            filled(page, url, portrait_path, speech_path)
+            page.click("#make")
+            until(lambda: len(service.ledger.talks) == 1)
+            server.kill()
+            page.until("document.querySelector('#message').innerText.includes('is lost')")
+        port = int(url.rpartition(":")[2])
+        with HTTPServer(("127.0.0.1", port), Proxy) as proxy:
+            for _ in range(2):  # the page's stream, and its question after the task
+                proxy.handle_request()
+        service.advance(1e6)
+        with process(arguments, tmp_path, TALKGEN_WEB_PORT=str(port)):
+            page.until("document.querySelector('#video').readyState === 4")
+            assert page.evaluate("document.querySelector('#trouble').hidden")
+        assert len(service.ledger.talks) == 1
 
 
 # The client of the original service, as its documentation has it.

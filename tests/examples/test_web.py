@@ -1,17 +1,14 @@
 """The web example, as its clients see it: real HTTP, server-sent events and WebSocket."""
 
 import json
-import os
 import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import uuid4
 
 import anyio
@@ -34,10 +31,7 @@ from talkgen.generators.did import Clock, DIdGenerator, Polling
 from talkgen.testing import FakeDId
 from talkgen.testing.fake_did import Fault
 
-from .processes import started
-
-ROOT = Path(__file__).parent.parent.parent
-EXAMPLE = ROOT / "docs" / "examples" / "web"
+from .processes import SERVER, process, until
 
 
 def problem(answer, status):
@@ -229,15 +223,6 @@ def test_who_leaves_does_not_end_the_task(serve, gated):
         assert site.all_events(task)[-1].event == "complete"
         until(lambda: site.status(other).status_code == 200)
         assert site.all_events(other)[-1].event == "complete"
-
-
-def until(condition, seconds=30):
-    """Wait for what another process or thread brings about."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
-    return value
 
 
 # --- what is refused ---------------------------------------------------------------------------
@@ -649,38 +634,6 @@ def test_a_variable_that_is_no_good_is_named(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=f"{name}='{value}'"):
         Config.from_env()
-
-
-SERVER = """
-import sys
-from functools import partial
-from studio import __main__, app
-from talkgen.generators.did import Clock, DIdGenerator, Polling
-
-url, key = sys.argv[1:]
-generator = DIdGenerator(key, base_url=url, clock=Clock(100.0), polling=Polling(first=1.0))
-__main__.create_app = partial(app.create_app, generator=generator)
-__main__.main()
-"""
-
-
-READY = re.compile(r"running on (http://\S+)")
-
-
-@contextmanager
-def process(arguments, folder, **environment):
-    """The example in a process of its own; where it answers, and the process."""
-    paths = os.pathsep.join([str(ROOT / "src"), str(EXAMPLE)])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": paths,
-        "STORAGE_ROOT": str(folder),
-        "STORAGE_MIN_FREE_SPACE_GB": "0.01",
-        "TALKGEN_WEB_PORT": "0",
-        **environment,
-    }
-    with started([sys.executable, *arguments], READY, env=environment) as (url, server):
-        yield url, server
 
 
 def test_a_killed_server_is_followed_by_one_that_finishes_and_pays_once(tmp_path, files):
