@@ -117,6 +117,18 @@ def test_who_cannot_be_placed_blocks_nobody_and_is_not_passed_over_for_ever():
     assert len(simulation.spans) == 41
 
 
+def test_room_that_is_kept_no_more_is_used_at_once():
+    small = FakeModel("small", device="cuda:0", bytes=2, latency=1.0)
+    beside = FakeModel("beside", device="cuda:0", bytes=6, latency=100.0)
+    there = FakeModel("there", device="cuda:1", bytes=6, latency=15.0)
+    large = FakeModel("large", bytes=6, load_latency=50.0)
+    jobs = [(beside, 0), (there, 0), (large, 0), *[(small, number) for number in range(12)]]
+    simulation, _ = simulated(jobs, FakeDevice("cuda:0", 10), FakeDevice("cuda:1", 6))
+    # cuda:0 is kept for the large one, until it can be loaded on cuda:1.
+    begun = [span.start for span in simulation.spans if span.model == "small"]
+    assert begun == [*range(8), 15, 16, 17, 18]
+
+
 def test_instances_may_be_set_by_the_beginning_of_the_key():
     models = FakeModel("birefnet-lite@fp16", latency=1.0), FakeModel("birefnet", latency=1.0)
     jobs = [(model, number) for model in models for number in range(2)]

@@ -393,16 +393,18 @@ class Core:
             if device.lost is not None or self.closed:
                 for instance in _of(device, InstanceState.IDLE):
                     self._unload(instance)
-        # Whoever is served by a warm instance comes first: loading costs more than running.
-        lanes = sorted(self._lanes.values(), key=lambda lane: lane.head.number)
-        for lane in lanes:
-            while lane.calls and self._served(lane, now):
-                pass
-        for lane in lanes:
-            while lane.calls and self._placed(lane, now):
-                pass
+        while self._advanced(now):
+            pass
         actions, self._actions = self._actions, []
         return actions
+
+    def _advanced(self, now: float) -> bool:
+        """Begin one batch or one load, if any can begin."""
+        lanes = sorted(self._lanes.values(), key=lambda lane: lane.head.number)
+        # Whoever is served by a warm instance comes first: loading costs more than running.
+        return any(self._served(lane, now) for lane in lanes) or any(
+            self._placed(lane, now) for lane in lanes
+        )
 
     def _served(self, lane: Lane, now: float) -> bool:
         """Give the head's batch to an instance that is free, if there is one."""
