@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -79,9 +80,11 @@ def test_run_keeps_its_task_in_a_folder(portrait_path, speech_path, tmp_path, ca
     ("options", "code", "message"),
     [
         (["--person", "7"], 2, "There is no person #7"),
-        (["--person", "0"], 2, "a person's id from 1 on"),
+        (["--person", "0"], 2, "--person must be 1 or more"),
         (["--background", "mauvish"], 2, "mauvish"),
+        (["--background", "beach.jpg"], 2, "no file that is there"),
         (["--size", "5000"], 2, "size must be"),
+        (["--seed", "-1"], 2, "seed"),
     ],
 )
 def test_bad_options_are_one_line(
@@ -96,15 +99,51 @@ def test_bad_options_are_one_line(
     assert not made.exists()
 
 
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("no/a.mp4", "no: This folder does not exist"),
+        (".", ".: This is a folder"),
+        pytest.param(
+            "/proc/a.mp4",
+            "/proc: Nothing can be written",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="it has no /proc"),
+        ),
+    ],
+)
 def test_a_video_that_could_not_be_written_is_not_made(
-    portrait_path, speech_path, tmp_path, capsys
+    portrait_path, speech_path, tmp_path, capsys, monkeypatch, output, message
 ):
-    base = ["run", str(portrait_path), str(speech_path), "-o"]
-    for output, message in ((tmp_path / "no" / "a.mp4", "does not exist"), (tmp_path, "one file")):
-        assert main([*base, str(output)]) == 1
-        error = capsys.readouterr().err
-        assert message in error
-        assert "Validating" not in error
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(portrait_path), str(speech_path), "-o", output]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"talkgen: {message}")
+    assert "Validating" not in error
+
+
+@pytest.mark.parametrize("output", ["photo.png", "speech.wav"])
+def test_the_video_never_replaces_what_it_is_made_of(
+    portrait_path, speech_path, tmp_path, capsys, monkeypatch, output
+):
+    monkeypatch.chdir(tmp_path)
+    for given, name in ((portrait_path, "photo.png"), (speech_path, "speech.wav")):
+        Path(name).write_bytes(given.read_bytes())
+    before = Path(output).read_bytes()
+    inputs = [str(Path.cwd() / "photo.png"), str(Path.cwd() / "speech.wav")]
+    assert main(["run", *inputs, "-o", output]) == 2
+    assert "would replace" in capsys.readouterr().err
+    assert Path(output).read_bytes() == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="it has no such pipes")
+@pytest.mark.parametrize("command", ["doctor", "fetch"])
+def test_a_reader_that_leaves_is_no_error(command):
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = [sys.executable, "-m", "talkgen", command]
+    done = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 @pytest.fixture
@@ -276,8 +315,11 @@ def test_tasks_and_recover(broken_off, capsys, monkeypatch):
     assert capsys.readouterr().out == "Nothing to recover.\n"
     assert main(["recover", *storage, "slip"]) == 0
     assert capsys.readouterr().out == "slip: left alone: nothing unfinished has this id\n"
+    monkeypatch.setenv("COLUMNS", "40")  # a table is whole in any terminal
     assert main(["tasks", *storage]) == 0
-    assert "completed  2" in capsys.readouterr().out
+    heads, row = capsys.readouterr().out.splitlines()
+    assert heads.split() == ["task", "state", "attempt", "updated", "operations"]
+    assert row.split()[:3] == [task["task_id"], "completed", "2"]
 
 
 @pytest.mark.parametrize("command", ["tasks", "recover"])

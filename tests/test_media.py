@@ -343,7 +343,7 @@ def test_a_very_long_name_can_be_saved(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_place_for_a_video(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError, match="add a file name") as caught:
+    with pytest.raises(IsADirectoryError, match="add the name of the video") as caught:
         video(Shelf()).save(tmp_path)
 
     assert caught.value.filename == str(tmp_path)

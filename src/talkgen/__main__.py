@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(stderr=True)
     try:
-        return int(options.command(options, console))
+        code = int(options.command(options, console))
+        sys.stdout.flush()  # here, where it may fail
+    except BrokenPipeError:  # whoever read has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except KeyboardInterrupt:
         console.print("Cancelled.")
         return FAILED
@@ -46,11 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         return _complain(error, console)
+    return code
 
 
 def _complain(error: Exception, console: Console) -> int:
     """One line and a hint."""
-    console.print(f"talkgen: {error}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"talkgen: {_in_words(error)}", markup=False, highlight=False, soft_wrap=True)
     if hint := getattr(error, "hint", None):
         console.print(f"  {hint}", markup=False, highlight=False, soft_wrap=True)
     if not isinstance(error, (TalkgenError, ValueError, TypeError, OSError)):
@@ -58,6 +64,13 @@ def _complain(error: Exception, console: Console) -> int:
     caller = (InvalidInput, NoPersonDetected, PersonNotFound)
     mistake = isinstance(error, (ValueError, TypeError)) and not isinstance(error, TalkgenError)
     return BAD if mistake or isinstance(error, caller) else FAILED
+
+
+def _in_words(error: Exception) -> str:
+    """Its message; of the system's, without the number that it has for programs."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:

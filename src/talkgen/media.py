@@ -584,21 +584,33 @@ def check_target(path: Path) -> None:
     Raises:
         IsADirectoryError: The path is a folder.
         FileNotFoundError: Its folder does not exist.
+        OSError: Nothing can be written to its folder.
     """
     if path.is_dir():
         raise IsADirectoryError(
-            errno.EISDIR, "The video is one file: add a file name to this folder", str(path)
+            errno.EISDIR, "This is a folder; add the name of the video", str(path)
         )
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "This folder does not exist", str(path.parent))
+    part = _part_of(path)
+    try:  # nothing else tells it on all systems
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        folder = str(path.parent)
+        raise OSError(error.errno, "Nothing can be written to this folder", folder) from error
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    # Beside the target, so that the last step is one rename; named by itself, so that the name
-    # is never too long; and not by `tempfile`, whose files nobody else may read.
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    part = _part_of(path)
     try:
         part.write_bytes(data)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _part_of(path: Path) -> Path:
+    # Beside the target, so that the last step is one rename; named by itself, so that the name
+    # is never too long; and not by `tempfile`, whose files nobody else may read.
+    return path.with_name(f".{uuid.uuid4().hex}.part")

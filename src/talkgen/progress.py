@@ -254,12 +254,12 @@ class Subscription:
 
         Args:
             history: What to read.
-            seen: How many of its events to leave out.
+            seen: How many of its events to leave out; more than it has were another history's.
             heartbeat: Seconds without news before a `Heartbeat`.
         """
         self._history = history
-        # A cursor may come from a history that was longer, before its process was killed.
-        self._seen = min(seen, len(history.events))
+        # Whoever has seen more saw another one, before a kill, and has seen nothing of this one.
+        self._seen = seen if seen <= len(history.events) else 0
         self._aside: Event | None = history.aside
         self._heartbeat = heartbeat
         self._seat: tuple[_Audience, Waiter] | None = None
@@ -372,8 +372,8 @@ class ProgressTracker:
 
         Args:
             task_id: The task.
-            after: The cursor of the last event already seen. One of an earlier attempt starts
-                with the first event of the latest.
+            after: The cursor of the last event already seen. One that the latest attempt does
+                not have, as those of an earlier attempt, starts with its first event.
 
         Raises:
             ValueError: The cursor is not `attempt-sequence`.

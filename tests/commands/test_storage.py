@@ -35,7 +35,10 @@ def told(capsys) -> str:
 def test_stats(folder, capsys):
     assert main(["stats", "--storage", str(folder)]) == 0
     text = told(capsys)
-    assert "uploads 1 0.50 7 processed 0 0.00 3 videos 1 1.00 30 temp 0 0.00 0.0417" in text
+    assert (
+        "uploads 1 0.50 7 days processed 0 0.00 3 days videos 1 1.00 30 days temp 0 0.00 1 h"
+        in text
+    )
     assert "total 2 1.50" in text
     assert "GB free of" in text
 

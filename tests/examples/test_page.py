@@ -7,10 +7,9 @@ import io
 import json
 import re
 import shutil
-import subprocess
-import threading
 import time
 from base64 import b64decode
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import count
 
 import attrs
@@ -22,10 +21,14 @@ from websockets.sync.client import connect
 
 from talkgen.errors import InsufficientCredits
 from talkgen.generators.local import LocalGenerator
+from talkgen.testing import FakeDId
+
+from .processes import SERVER, process, started, until
 
 pytestmark = pytest.mark.slow
 
 CHROMIUM = shutil.which("chromium")
+LISTENING = re.compile(r"DevTools listening on ws://([^/]+)")
 SECONDS = 60
 
 
@@ -69,10 +72,28 @@ class Page:
         self.call("Page.navigate", url=url)
         self.until("document.readyState === 'complete'")
 
+    def click(self, selector):
+        self.evaluate(f"document.querySelector('{selector}').click()")
+
+    def trouble(self):
+        """What the page says has gone wrong, once it does."""
+        self.until("!document.querySelector('#trouble').hidden")
+        return self.evaluate("document.querySelector('#trouble').innerText")
+
     def choose(self, selector, path):
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+    def drop(self, selector, path):
+        """Drop a file in the middle of an element."""
+        x, y = self.evaluate(
+            f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])"
+            f"(document.querySelector('{selector}').getBoundingClientRect())"
+        )
+        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
 
     def look(self, width=1100, height=900, *, dark=False):
         """A screenshot, RGB."""
@@ -106,19 +127,8 @@ def browser(tmp_path_factory):
         "--use-fake-ui-for-media-stream",
         f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
     ]
-    process = subprocess.Popen([CHROMIUM, *options], stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if found := re.search(r"DevTools listening on ws://([^/]+)", line):
-            break
-    else:
-        pytest.fail("chromium did not start")
-    drain = threading.Thread(target=process.stderr.read)
-    drain.start()
-    yield found[1]
-    process.terminate()
-    process.wait()
-    drain.join()
-    process.stderr.close()
+    with started([CHROMIUM, *options], LISTENING) as (address, _):
+        yield address
 
 
 @pytest.fixture
@@ -138,6 +148,14 @@ def site(serve):
         yield site
 
 
+def filled(page, url, photo, recording):
+    """The page with both files chosen."""
+    page.open(url)
+    page.choose("input[name=image]", photo)
+    page.choose("input[name=audio]", recording)
+    page.until("!document.querySelector('#make').disabled")
+
+
 SHOWN = """(() => {
   const video = document.querySelector("#video");
   const canvas = document.createElement("canvas");
@@ -154,18 +172,12 @@ def picture_of(page):
     return np.array(page.evaluate(SHOWN), np.uint8).reshape(side, side, 4)[..., :3]
 
 
-def test_a_photo_and_a_recording_become_a_video_that_plays(
-    page, site, portrait_path, speech_path, tmp_path
-):
-    page.open(str(site.http.base_url))
-    assert page.evaluate("document.querySelector('#make').disabled")
-    page.choose("input[name=image]", portrait_path)
-    page.choose("input[name=audio]", speech_path)
-    page.until("!document.querySelector('#make').disabled")
+def test_a_photo_and_a_recording_become_a_video_that_plays(page, site, portrait_path, speech_path):
+    filled(page, str(site.http.base_url), portrait_path, speech_path)
     page.evaluate(
         "window.previews = 0; document.querySelector('#preview').onload = () => previews++"
     )
-    page.evaluate("document.querySelector('#make').click()")
+    page.click("#make")
     page.until("document.querySelector('#steps .now') !== null")
     page.until("previews > 0")
 
@@ -196,39 +208,30 @@ def test_a_photo_and_a_recording_become_a_video_that_plays(
     page.until(f"{video}.readyState === 4")
 
 
-def test_the_microphone_records(page, site, portrait_path):
-    page.open(str(site.http.base_url))
-    page.choose("input[name=image]", portrait_path)
-    page.evaluate("document.querySelector('#record').click()")
-    page.until("document.querySelector('#record').classList.contains('recording')")
+def test_the_microphone_records_and_nothing_is_sent_meanwhile(
+    page, site, portrait_path, speech_path
+):
+    filled(page, str(site.http.base_url), portrait_path, speech_path)
+    page.click("#record")
     page.until("document.querySelector('#record').innerText.includes('1 s')")
-    page.evaluate("document.querySelector('#record').click()")
+    assert page.evaluate("document.querySelector('#make').disabled")
+    page.click("#record")
     page.until("!document.querySelector('#make').disabled")
-    page.evaluate("document.querySelector('#make').click()")
+    assert page.evaluate("document.querySelector('[name=audio]').files[0].name") == "Your recording"
+    page.click("#make")
     page.until("document.querySelector('#video').readyState === 4")
 
 
 def test_what_goes_wrong_is_said_with_advice(page, site, tmp_path, speech_path):
     grey = tmp_path / "grey.png"
     PIL.Image.new("RGB", (200, 200), "gray").save(grey)
-    page.open(str(site.http.base_url))
-    page.choose("input[name=image]", grey)
-    page.choose("input[name=audio]", speech_path)
-    page.until("!document.querySelector('#make').disabled")
-    page.evaluate("document.querySelector('#make').click()")
-    page.until("!document.querySelector('#trouble').hidden")
-    assert "Nobody was found" in page.evaluate("document.querySelector('#trouble').innerText")
-    assert "well-lit" in page.evaluate("document.querySelector('#trouble').innerText")
+    filled(page, str(site.http.base_url), grey, speech_path)
+    page.click("#make")
+    told = page.trouble()
+    assert "Nobody was found" in told
+    assert "well-lit" in told
     page.open(f"{site.http.base_url}#no-such-task")
-    page.until("document.querySelector('#trouble').innerText.includes('not known here')")
-
-
-def filled(page, site, portrait_path, speech_path):
-    """The page with both files chosen."""
-    page.open(str(site.http.base_url))
-    page.choose("input[name=image]", portrait_path)
-    page.choose("input[name=audio]", speech_path)
-    page.until("!document.querySelector('#make').disabled")
+    assert "not known here" in page.trouble()
 
 
 @attrs.frozen
@@ -244,10 +247,9 @@ class OutOfCredits:
 
 def test_a_second_try_shows_nothing_of_the_first(page, serve, portrait_path, speech_path):
     with serve(generator=OutOfCredits()) as site:
-        filled(page, site, portrait_path, speech_path)
-        page.evaluate("document.querySelector('#make').click()")
-        page.until("!document.querySelector('#trouble').hidden")
-        assert "used up" in page.evaluate("document.querySelector('#trouble').innerText")
+        filled(page, str(site.http.base_url), portrait_path, speech_path)
+        page.click("#make")
+        assert "used up" in page.trouble()
         page.until("document.querySelector('#preview').src.startsWith('data:image')")
         again = "document.querySelector('#make').click(), document.querySelector('#preview').hidden"
         assert page.evaluate(again)
@@ -264,28 +266,17 @@ def test_a_microphone_that_is_denied_is_no_end(page, site):
     page.evaluate(f"{click}; {click}")
     assert page.evaluate("asked.length") == 1, "who is asked is not asked again"
     page.evaluate("asked[0].denied(new DOMException('Permission denied', 'NotAllowedError'))")
-    page.until("!document.querySelector('#trouble').hidden")
-    told = page.evaluate("document.querySelector('#trouble').innerText")
+    told = page.trouble()
     assert "The microphone cannot be used." in told
     assert "Permission denied" in told
     page.evaluate(click)
     page.until("asked.length === 2")
 
 
-def test_nothing_is_sent_while_it_records(page, site, portrait_path, speech_path):
-    filled(page, site, portrait_path, speech_path)
-    page.evaluate("document.querySelector('#record').click()")
-    page.until("document.querySelector('#record').classList.contains('recording')")
-    assert page.evaluate("document.querySelector('#make').disabled")
-    page.evaluate("document.querySelector('#record').click()")
-    page.until("!document.querySelector('#make').disabled")
-    assert page.evaluate("document.querySelector('[name=audio]').files[0].name") == "Your recording"
-
-
 def test_a_folded_field_that_is_wrong_is_shown(page, site, portrait_path, speech_path):
-    filled(page, site, portrait_path, speech_path)
+    filled(page, str(site.http.base_url), portrait_path, speech_path)
     page.evaluate("document.querySelector('[name=conf_threshold]').value = '7'")
-    page.evaluate("document.querySelector('#make').click()")
+    page.click("#make")
     assert page.evaluate("document.querySelector('details').open")
     page.evaluate("document.querySelector('[name=conf_threshold]').value = '0.33'")
     assert page.evaluate("document.querySelector('form').checkValidity()")
@@ -301,6 +292,15 @@ def test_names_of_files_are_text(page, site, portrait_path, tmp_path):
     assert page.evaluate("document.querySelectorAll('.name *').length") == 0
 
 
+def test_files_may_be_dropped_on_their_cards(page, site, portrait_path, speech_path):
+    page.open(str(site.http.base_url))
+    page.drop("[data-input=image]", portrait_path)
+    page.drop("[data-input=audio]", speech_path)
+    page.until("!document.querySelector('#make').disabled")
+    names = "[...document.querySelectorAll('.filled .name')].map((name) => name.textContent)"
+    assert page.evaluate(names) == [portrait_path.name, speech_path.name]
+
+
 def test_a_file_that_misses_the_cards_does_not_replace_the_page(page, site):
     page.open(str(site.http.base_url))
     drop = "document.body.dispatchEvent(new DragEvent('{}', {{bubbles: true, cancelable: true}}))"
@@ -313,6 +313,36 @@ def test_another_tasks_address_opens_that_task(page, site):
     task = site.post().json()["task_id"]
     page.evaluate(f"location.hash = '{task}'")
     page.until("document.querySelector('#video').readyState === 4")
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Stands before a server that is not there."""
+
+    def do_GET(self):
+        self.send_error(502)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_page_outlives_the_server(page, portrait_path, speech_path, tmp_path):
+    with FakeDId(speed=100, finish_after=1e6) as service:
+        arguments = ["-c", SERVER, service.base_url, service.api_key]
+        with process(arguments, tmp_path) as (url, server):
+            filled(page, url, portrait_path, speech_path)
+            page.click("#make")
+            until(lambda: len(service.ledger.talks) == 1)
+            server.kill()
+            page.until("document.querySelector('#message').innerText.includes('is lost')")
+        port = int(url.rpartition(":")[2])
+        with HTTPServer(("127.0.0.1", port), Proxy) as proxy:
+            for _ in range(2):  # the page's stream, and its question after the task
+                proxy.handle_request()
+        service.advance(1e6)
+        with process(arguments, tmp_path, TALKGEN_WEB_PORT=str(port)):
+            page.until("document.querySelector('#video').readyState === 4")
+            assert page.evaluate("document.querySelector('#trouble').hidden")
+        assert len(service.ledger.talks) == 1
 
 
 # The client of the original service, as its documentation has it.

@@ -1,17 +1,14 @@
 """The web example, as its clients see it: real HTTP, server-sent events and WebSocket."""
 
 import json
-import os
 import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import uuid4
 
 import anyio
@@ -27,15 +24,14 @@ from websockets.sync.client import connect
 from studio import wire
 from studio.config import Config
 from studio.host import Host
-from studio.options import Options
+from studio.options import Asked, Options
 from studio.orders import Orders
 from talkgen import Image, codecs, errors, events
 from talkgen.generators.did import Clock, DIdGenerator, Polling
 from talkgen.testing import FakeDId
 from talkgen.testing.fake_did import Fault
 
-ROOT = Path(__file__).parent.parent.parent
-EXAMPLE = ROOT / "docs" / "examples" / "web"
+from .processes import SERVER, process, until
 
 
 def problem(answer, status):
@@ -72,8 +68,25 @@ def test_the_video_is_there_whole_and_in_parts(site, made):
     part = site.http.get(made["video_url"], headers={"Range": "bytes=4-7"})
     assert (part.status_code, part.content) == (206, b"ftyp")
     assert part.headers["content-range"] == f"bytes 4-7/{len(whole.content)}"
-    beyond = site.http.get(made["video_url"], headers={"Range": "bytes=999999999-"})
-    assert beyond.status_code == 416
+
+
+@pytest.mark.parametrize("file", ["video", "/page.css"])
+@pytest.mark.parametrize(
+    "malformed", ["bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=9-1", "lines=1-2"]
+)
+def test_a_range_that_is_none_is_ignored(site, made, file, malformed):
+    url = made["links"].get(file, file)
+    answer = site.http.get(url, headers={"Range": malformed})
+    assert (answer.status_code, answer.content) == (200, site.http.get(url).content)
+
+
+@pytest.mark.parametrize("file", ["video", "/page.css"])
+def test_a_range_beyond_the_file_is_refused_with_its_length(site, made, file):
+    url = made["links"].get(file, file)
+    beyond = site.http.get(url, headers={"Range": "bytes=999999999-"})
+    length = len(site.http.get(url).content)
+    assert str(length) in problem(beyond, 416)["detail"]
+    assert beyond.headers["content-range"] == f"bytes */{length}"
 
 
 def test_the_head_of_a_video_can_be_asked_for(site, made):
@@ -122,6 +135,7 @@ def test_the_description_of_the_api_has_the_form(site):
         fields
     )
     assert {"apply_smoothing", "background"} <= set(fields)
+    assert set(paths["/api/pipeline/video/{task_id}"]) == {"get"}
 
 
 # --- events ------------------------------------------------------------------------------------
@@ -211,15 +225,6 @@ def test_who_leaves_does_not_end_the_task(serve, gated):
         assert site.all_events(other)[-1].event == "complete"
 
 
-def until(condition, seconds=30):
-    """Wait for what another process or thread brings about."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
-    return value
-
-
 # --- what is refused ---------------------------------------------------------------------------
 
 
@@ -283,8 +288,22 @@ def test_what_is_no_form_is_refused(site):
     problem(site.http.post("/api/pipeline/generate", content=b"y", headers=broken), 400)
     many = [("image", ("a", b"a"))] * 3
     problem(site.http.post("/api/pipeline/generate", files=many), 400)
-    problem(site.http.get("/api/pipeline/generate"), 404)
-    problem(site.http.put("/"), 405)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/api/pipeline/generate", "POST"),
+        ("POST", "/api/pipeline/status/x", "GET"),
+        ("PUT", "/api/pipeline/progress/x/sse", "GET"),
+        ("DELETE", "/api/pipeline/video/x", "GET, HEAD"),
+        ("PUT", "/", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_one(site, method, path, allowed):
+    answer = site.http.request(method, path)
+    problem(answer, 405)
+    assert sorted(answer.headers["allow"].split(", ")) == allowed.split(", ")
 
 
 def test_a_picture_of_nobody_is_refused_with_advice(site, files):
@@ -302,6 +321,12 @@ def test_a_person_who_is_not_there_is_refused(site):
 def test_a_cursor_that_is_none_is_refused(site, made):
     url = f"/api/pipeline/progress/{made['task_id']}/sse"
     problem(site.http.get(url, headers={"Last-Event-ID": "yesterday"}), 400)
+
+
+def test_who_comes_with_a_cursor_that_no_event_has_is_told_everything(site, made):
+    everything = [one.id for one in site.all_events(made["task_id"])]
+    for unknown in ("1-9999", "7-0"):
+        assert [one.id for one in site.all_events(made["task_id"], unknown)] == everything
 
 
 def test_large_uploads_are_refused_told_or_not(serve, files):
@@ -472,14 +497,20 @@ def test_answers_that_nobody_planned_are_careful_too(serve, tmp_path):
 # --- ids of the client's own -------------------------------------------------------------------
 
 
-def test_a_repeated_request_joins_its_task_or_gets_its_result(serve, gated):
+def test_a_repeated_request_joins_its_task_or_gets_its_result(serve, gated, files):
     task = str(uuid4())
     with serve(generator=gated) as site:
         assert site.begin(task_id=task) == site.begin(task_id=task) == task
         assert problem(site.post(task_id=task, background="teal"), 409)
+        other = {
+            **files,
+            "image": ("white.png", Image(np.full((9, 9, 3), 255, np.uint8)).encode("png")),
+        }
+        assert problem(site.post(task_id=task, files=other), 409)
         gated.gate.set()
         first, second = site.post(task_id=task).json(), site.post(task_id=task).json()
         assert first["video_url"] == second["video_url"]
+        assert problem(site.post(task_id=task, files=other), 409)
         told = problem(site.post(task_id=task, background="teal"), 409)
         assert told["error_type"] == "TaskConflict"
 
@@ -530,7 +561,6 @@ def test_a_new_server_remembers_what_became_of_tasks(serve, files):
         url = f"/api/pipeline/progress/{failed}/sse"
         assert site.http.get(url, headers={"Last-Event-ID": last.id}).status_code == 204
         assert site.http.get(url, headers={"Last-Event-ID": "1-0"}).status_code == 200
-        assert site.http.delete("/nothing").status_code == 405
 
 
 def test_the_command_stops_when_its_tasks_have_ended(tmp_path, files):
@@ -558,9 +588,9 @@ def test_a_follow_up_that_fails_is_tried_again(serve, monkeypatch):
 
 def test_options_of_another_version_do_not_keep_the_server_from_starting(serve, tmp_path, caplog):
     orders = Orders(tmp_path / "store" / "orders.db")
-    anyio.run(orders.keep, "old", Options())
+    anyio.run(orders.keep, "old", Asked(options=Options(), image="", audio=""))
     with closing(sqlite3.connect(orders.path)) as database, database:
-        database.execute("UPDATE orders SET options = '{\"colour\": 1}'")
+        database.execute("UPDATE tasks SET asked = '{\"colour\": 1}'")
     with serve(recover_seconds=1) as site:
         assert site.post().status_code == 200
     assert "Task old was begun with options" in caplog.text
@@ -604,50 +634,6 @@ def test_a_variable_that_is_no_good_is_named(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=f"{name}='{value}'"):
         Config.from_env()
-
-
-SERVER = """
-import sys
-from functools import partial
-from studio import __main__, app
-from talkgen.generators.did import Clock, DIdGenerator, Polling
-
-url, key = sys.argv[1:]
-generator = DIdGenerator(key, base_url=url, clock=Clock(100.0), polling=Polling(first=1.0))
-__main__.create_app = partial(app.create_app, generator=generator)
-__main__.main()
-"""
-
-
-@contextmanager
-def process(arguments, folder, **environment):
-    """The example in a process of its own; where it answers, and the process."""
-    paths = os.pathsep.join([str(ROOT / "src"), str(EXAMPLE)])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": paths,
-        "STORAGE_ROOT": str(folder),
-        "STORAGE_MIN_FREE_SPACE_GB": "0.01",
-        "TALKGEN_WEB_PORT": "0",
-        **environment,
-    }
-    server = subprocess.Popen(
-        [sys.executable, *arguments], env=environment, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        for line in server.stderr:
-            if found := re.search(r"running on (http://\S+)", line):
-                break
-        else:
-            pytest.fail("it did not start")
-        drain = threading.Thread(target=server.stderr.read)
-        drain.start()
-        yield found[1], server
-    finally:
-        server.terminate()
-        server.wait(60)
-        drain.join()
-        server.stderr.close()
 
 
 def test_a_killed_server_is_followed_by_one_that_finishes_and_pays_once(tmp_path, files):

@@ -37,6 +37,22 @@ def test_a_process_without_standard_error_may_load():
     assert load("os.close(2)").stdout == b"loaded"
 
 
+OTHERS = """
+import os
+from talkgen.models._litert import _without_banner
+own = open(os.devnull)
+assert own.fileno() == 2
+with _without_banner():
+    assert os.path.sameopenfile(2, os.open(os.devnull, os.O_RDONLY))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="its shell closes no file")
+def test_what_took_standard_errors_place_is_left_alone():
+    """Such as the file that an event loop waits on, which then would wait for ever."""
+    subprocess.run(["sh", "-c", '"$0" "$@" 2>&-', sys.executable, "-c", OTHERS], check=True)
+
+
 def test_what_others_write_meanwhile_is_passed_on(capfd):
     with _without_banner():
         os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nmine\n")

@@ -8,20 +8,28 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from talkgen.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
 
+    from rich.table import Table
+
     from talkgen._types import JSON
 
-__all__ = ["add_folder_options", "environment_of", "print_json", "settings_of"]
+__all__ = ["add_folder_options", "environment_of", "print_json", "print_table", "settings_of"]
+
+ENDLESS = 10**6  # columns
 
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """Which folder, and in which form the answer is printed."""
-    parser.add_argument("--storage", type=Path, metavar="DIR", help="its folder (STORAGE_ROOT)")
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument(
+        "--storage", type=Path, metavar="DIR", help="the storage's folder (STORAGE_ROOT)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
 def environment_of(options: argparse.Namespace) -> Settings:
@@ -48,6 +56,11 @@ def settings_of(options: argparse.Namespace, *, holding: str, what: str) -> Sett
     if not (root / holding).exists():
         raise ValueError(f"{root} holds no {what}: there is no {root / holding}")
     return settings
+
+
+def print_table(table: Table) -> None:
+    """As wide as it is, to standard output: a narrow terminal wraps it, and a pipe has no width."""
+    Console(width=ENDLESS).print(table, highlight=False)
 
 
 def print_json(document: JSON) -> None:

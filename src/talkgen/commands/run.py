@@ -62,7 +62,7 @@ def add_stage_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
-    check_target(options.output)  # before any work or money
+    _check_output(options)  # before any work or money
     settings = environment_of(options)
     result = anyio.run(partial(_make, options, settings, console))
     if options.json:
@@ -70,6 +70,13 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     elif result.success:
         sys.stdout.write(f"{options.output}\n")
     return DONE if result.success else DEFERRED
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    check_target(options.output)
+    for given in (options.image, options.audio):
+        if options.output.exists() and given.exists() and options.output.samefile(given):
+            raise ValueError(f"the video would replace {given}: give it another name with --output")
 
 
 def _told(result: Result, options: argparse.Namespace, settings: Settings) -> JSON:
@@ -120,7 +127,7 @@ def stages_of(options: argparse.Namespace, settings: Settings) -> tuple[Stage, .
     """The whole job, as the options want it."""
     replace: tuple[Stage, ...] = ()
     if options.background is not None:
-        replace = (ReplaceBackground(_background(options.background)),)
+        replace = (_background(options.background),)
     return (
         DetectPersons(confidence=settings.confidence_threshold, select=_person(options)),
         RemoveBackground(),
@@ -130,7 +137,11 @@ def stages_of(options: argparse.Namespace, settings: Settings) -> tuple[Stage, .
 
 
 def _person(options: argparse.Namespace) -> Any:
-    return "best" if options.person is None else options.person
+    if options.person is None:
+        return "best"
+    if options.person < 1:
+        raise ValueError(f"--person must be 1 or more, not {options.person}")
+    return options.person
 
 
 def _generator(options: argparse.Namespace, settings: Settings) -> VideoGenerator:
@@ -141,10 +152,18 @@ def _generator(options: argparse.Namespace, settings: Settings) -> VideoGenerato
     return chosen
 
 
-def _background(text: str) -> Any:
+def _background(text: str) -> ReplaceBackground:
     from talkgen.media import Image
 
-    return Image.open(text) if Path(text).is_file() else text
+    if Path(text).is_file():
+        return ReplaceBackground(Image.open(text))
+    try:
+        return ReplaceBackground(text)
+    except ValueError:
+        raise ValueError(
+            f"--background {text!r} is no colour (teal, #2a6f97), not 'blur', and no file that is "
+            "there"
+        ) from None
 
 
 def _name_backends(settings: Settings, console: Console) -> None:

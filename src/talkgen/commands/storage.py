@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from talkgen.commands import DONE
-from talkgen.commands.folder import add_folder_options, print_json, settings_of
+from talkgen.commands.folder import add_folder_options, print_json, print_table, settings_of
 from talkgen.defaults import default_storage
 
 if TYPE_CHECKING:
@@ -61,21 +61,26 @@ def _storage(options: argparse.Namespace) -> LocalStorage:
 def _show(stats: StorageStats) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("tier")
-    for name in ("files", "MB", "kept, days"):
+    for name in ("files", "MB", "kept"):
         table.add_column(name, justify="right")
     for tier, held in stats.tiers.items():
-        days = f"{held.retention_days:.3g}"
-        table.add_row(tier, f"{held.file_count:,}", f"{held.size_mb:,.2f}", days)
+        kept = _span(held.retention_days)
+        table.add_row(tier, f"{held.file_count:,}", f"{held.size_mb:,.2f}", kept)
     table.add_row("total", f"{stats.total_files:,}", f"{stats.total_size_mb:,.2f}", "")
     console = Console()
     console.print(stats.storage_root, markup=False, highlight=False, soft_wrap=True)
-    console.print(table, highlight=False)
+    print_table(table)
     if disk := stats.disk:
         console.print(
             f"disk: {disk.free_gb:,.1f} GB free of {disk.total_gb:,.1f} GB, "
             f"{disk.percent_used:.0f} % used",
             highlight=False,
+            soft_wrap=True,
         )
+
+
+def _span(days: float) -> str:
+    return f"{days:.3g} days" if days >= 1 else f"{24 * days:.3g} h"
 
 
 def _sentence(report: CleanupReport) -> str:

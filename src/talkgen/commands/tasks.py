@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 import attrs
-from rich.console import Console
 from rich.table import Table
 
 from talkgen.commands import DEFERRED, DONE, FAILED
-from talkgen.commands.folder import add_folder_options, print_json, settings_of
+from talkgen.commands.folder import add_folder_options, print_json, print_table, settings_of
 from talkgen.commands.run import add_stage_options, stages_of
 from talkgen.defaults import default_journal, default_storage
 from talkgen.display import progress
@@ -21,6 +20,8 @@ from talkgen.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import argparse
+
+    from rich.console import Console
 
     from talkgen._types import JSON
     from talkgen.commands import Commands
@@ -78,15 +79,14 @@ def _facts(task: TaskRecord) -> dict[str, JSON]:
 
 def _show(tasks: list[TaskRecord]) -> None:
     table = Table(box=None, pad_edge=False)
-    table.add_column("task", no_wrap=True, overflow="fold")  # in full: it is what `recover` takes
-    for name in ("state", "attempt", "updated", "operations"):
+    for name in ("task", "state", "attempt", "updated", "operations"):
         table.add_column(name)
     for task in tasks:
         facts = _facts(task)
         operations = ", ".join(f"{name}: {how}" for name, how in facts["operations"].items())
         moment = f"{task.updated:%Y-%m-%d %H:%M:%S}"
         table.add_row(facts["task_id"], facts["state"], str(task.attempt), moment, operations)
-    Console().print(table, highlight=False)
+    print_table(table)
 
 
 # --- recover -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from contextlib import contextmanager
 from threading import Lock
@@ -78,9 +79,8 @@ def _without_banner() -> Iterator[None]:
     arrives there in the meantime is passed on.
     """
     with _stderr:
-        try:
-            terminal = os.dup(2)
-        except OSError:  # a process without a standard error: nothing to keep clean
+        terminal = _duplicate_of_stderr()
+        if terminal is None:  # nothing to keep clean
             yield
             return
         with tempfile.TemporaryFile() as caught:
@@ -94,3 +94,12 @@ def _without_banner() -> Iterator[None]:
                 for line in caught:
                     if not line.startswith(_BANNER):
                         os.write(2, line)
+
+
+def _duplicate_of_stderr() -> int | None:
+    if sys.__stderr__ is None:  # the process began without one: 2 may be anybody's file
+        return None
+    try:
+        return os.dup(2)
+    except OSError:
+        return None

@@ -11,6 +11,7 @@ from fastapi.staticfiles import StaticFiles
 
 from studio import metrics, problems, streams, tasks
 from studio.host import open_host
+from studio.ranges import Ranges
 from studio.security import SecurityHeaders
 from talkgen.choice import choose_backends
 
@@ -51,5 +52,6 @@ def create_app(
     problems.install(app)
     for module in (tasks, streams, metrics):
         app.include_router(module.router)
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
-    return SecurityHeaders(app)  # around all, so that no answer lacks them
+    # What no route has, not a mount: that would have the word before a route of another method.
+    app.router.default = StaticFiles(directory=PAGE, html=True)
+    return SecurityHeaders(Ranges(app))  # around all, so that no answer lacks them

@@ -84,13 +84,13 @@ class Host:
         """Start a task, or join it where it is under way.
 
         Raises:
-            TaskConflict: The task was begun with other options.
+            TaskConflict: The task was begun with other files or options.
         """
-        if await self._orders.keep(order.task_id, order.options) != order.options:
-            raise TaskConflict(f"Task {order.task_id} was begun with other options.")
+        if await self._orders.keep(order.task_id, order.asked) != order.asked:
+            raise TaskConflict(f"Task {order.task_id} was begun with other files or options.")
         if (running := self._runs.get(order.task_id)) is not None:
             return running
-        pipeline = await self._pipelines.of(order.options)
+        pipeline = await self._pipelines.of(order.asked.options)
         run = pipeline.start(order.image, order.speech, task_id=order.task_id)
         self._watch(run)
         return run

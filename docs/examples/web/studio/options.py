@@ -8,7 +8,7 @@ from pydantic import UUID4, BaseModel, ConfigDict, Field, field_validator
 from talkgen import DetectPersons, GenerateVideo, RemoveBackground, ReplaceBackground
 from talkgen.protocols import Stage, VideoGenerator
 
-__all__ = ["Form", "Options"]
+__all__ = ["Asked", "Form", "Options"]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -49,6 +49,22 @@ class Options(BaseModel):
         cut_out = RemoveBackground(smoothing=self.apply_smoothing)
         behind = (ReplaceBackground(self.background),) if self.background else ()
         return (detect, cut_out, *behind, GenerateVideo(generator))
+
+
+class Asked(BaseModel):
+    """What a task is begun for. A request for anything else is another task's.
+
+    Attributes:
+        options: Its options.
+        image: The photo's digest.
+        audio: The recording's digest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    options: Options
+    image: str
+    audio: str
 
 
 class Form(Options):

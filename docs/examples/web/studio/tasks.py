@@ -74,8 +74,8 @@ async def status(task_id: str, host: TheHost) -> JSONResponse:
     return JSONResponse(wire.flat(await host.last(task_id)))
 
 
-@router.head("/video/{task_id}", include_in_schema=False)
-@router.get("/video/{task_id}")
+@router.get("/video/{task_id}")  # describes it; an operation's id allows of one method
+@router.api_route("/video/{task_id}", methods=["GET", "HEAD"], include_in_schema=False)
 async def video(task_id: str, host: TheHost) -> FileResponse:
     """The finished video, or the part of it that a `Range` asks for."""
     path = await host.video(task_id)

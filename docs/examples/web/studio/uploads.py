@@ -14,7 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from studio.options import Form, Options
+from studio.options import Asked, Form, Options
 from studio.problems import Problem
 from talkgen import Image, Speech
 
@@ -34,7 +34,7 @@ class Order:
     """What a request asks for, checked."""
 
     task_id: str
-    options: Options
+    asked: Asked
     image: Image
     speech: Speech
 
@@ -64,12 +64,13 @@ async def received(request: Request, config: Config, settings: Settings) -> Orde
         await form.close()
     opened = partial(Image.open, image, max_pixels=settings.max_image_pixels)
     heard = partial(Speech.open, audio, max_seconds=settings.max_audio_seconds)
-    return Order(
-        task_id=str(fields.task_id),
-        options=fields.options,
-        image=await to_thread.run_sync(opened),
-        speech=await to_thread.run_sync(heard),
-    )
+    photo, speech = await to_thread.run_sync(opened), await to_thread.run_sync(heard)
+    asked = await to_thread.run_sync(_asked, fields.options, photo, speech)
+    return Order(task_id=str(fields.task_id), asked=asked, image=photo, speech=speech)
+
+
+def _asked(options: Options, image: Image, speech: Speech) -> Asked:
+    return Asked(options=options, image=image.digest, audio=speech.digest)
 
 
 async def _arrived(request: Request, config: Config) -> FormData:

@@ -42,7 +42,7 @@ class LocalGenerator:
     Attributes:
         size: The longer side of the video in pixels, 16..1080; the portrait's shape is kept.
         fps: Frames a second, 25 or 30.
-        seed: Of blinks and small motion; the same seed gives the same pictures.
+        seed: Of blinks and small motion, 0 or more; the same seed gives the same pictures.
         background: A colour, as CSS names it, for a portrait that was cut out.
     """
 
@@ -50,7 +50,7 @@ class LocalGenerator:
 
     size: int = attrs.field(default=512)
     fps: int = attrs.field(default=25, validator=attrs.validators.in_({25, 30}))
-    seed: int = 0
+    seed: int = attrs.field(default=0, validator=attrs.validators.ge(0))
     background: str = attrs.field(default=WHITE, validator=check_colour)
 
     @size.validator

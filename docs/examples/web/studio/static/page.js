@@ -4,6 +4,7 @@ const $ = (selector) => document.querySelector(selector);
 
 const form = $("#form");
 const { image, audio } = form.elements;
+const AGAIN = 3000; // milliseconds, as EventSource waits
 let recorder = null;
 
 // --- choosing, dropping, recording -------------------------------------------------------------
@@ -136,9 +137,14 @@ function watch(task) {
   };
   events.onmessage = (event) => advance(JSON.parse(event.data));
   events.addEventListener("preview", (event) => preview(JSON.parse(event.data)));
-  events.onerror = () => {
-    if (events.readyState === EventSource.CLOSED) {
+  events.onerror = async () => {
+    $("#message").textContent = "The connection is lost. Trying again.";
+    if (events.readyState !== EventSource.CLOSED) return; // by itself
+    // Not after an answer that is none, be it of this server or of a proxy before it.
+    if (await unknown(task)) {
       complain("This task is not known here.", "Its address may be wrong, or its time is over.");
+    } else {
+      setTimeout(watch, AGAIN, task);
     }
   };
   on("complete", (told) => finish(task, told));
@@ -148,6 +154,15 @@ function watch(task) {
     const hint = "The server goes on by itself: come back to this address later.";
     complain(told.error, hint, "That takes longer");
   });
+}
+
+async function unknown(task) {
+  try {
+    const { status } = await fetch(`/api/pipeline/status/${encodeURIComponent(task)}`);
+    return status >= 400 && status < 500;
+  } catch {
+    return false;
+  }
 }
 
 function begin(message) {
