@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from talkgen.generators.local.rig import EYE_CORNERS, LIPS, MOUTH_CORNERS, Face
@@ -44,6 +44,7 @@ spots = st.tuples(st.floats(-1.5, 1.5), st.floats(-1.5, 1.5))
 
 
 @given(heads, spots)
+@example(head(turn=-1.72e-18, roll=1.625, corners=0.0), (0.0, 0.0))
 def test_each_pixel_has_one_place_on_a_face(face, spot):
     for surface in (face, face.bent()):
         pixel = surface.pixels(np.array(spot, np.float32))

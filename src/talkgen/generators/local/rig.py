@@ -191,8 +191,9 @@ class Face:
         low, high = -BENT_REACH, BENT_REACH
         across, down, inwards = self.axes
         seen, turning = _cross(across, down), 2 * self.bend * _cross(inwards, down)
-        fold = (LEAST_SEEN - 1) * seen / turning if turning else low
-        return (max(low, float(fold)), high) if turning >= 0 else (low, min(high, float(fold)))
+        # Doubles: a face that hardly turns bends over as far away as none, which is no overflow.
+        fold = (LEAST_SEEN - 1) * float(seen) / float(turning) if turning else low
+        return (max(low, fold), high) if turning >= 0 else (low, min(high, fold))
 
     def _fall(self, u: Floats) -> Floats:
         """How far the face has fallen back at u."""
