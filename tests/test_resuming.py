@@ -1,6 +1,8 @@
 """Going on with a task: by its id, by recovery, in this process and in the next."""
 
+import errno
 import logging
+import os
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -28,6 +30,7 @@ from talkgen.errors import (
     OutOfMemory,
     RunCancelled,
     StageFailed,
+    StorageError,
     TalkgenError,
     TaskBusy,
     TaskConflict,
@@ -35,6 +38,7 @@ from talkgen.errors import (
 )
 from talkgen.protocols import TaskSpec
 from talkgen.recovery import Recovery
+from talkgen.storage.filesystem import FileSystem
 from talkgen.testing import FakePaidGenerator, PaidServer
 
 PICTURE = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
@@ -257,6 +261,35 @@ async def test_cancelling_at_once_leaves_nothing_of_the_attempt_before(
     assert ran == []
 
 
+class Stuck(FileSystem):
+    """A disk on which nothing goes into the trash."""
+
+    def replace(self, source, target):
+        if target.parent.name == ".trash":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().replace(source, target)
+
+
+async def test_what_was_cancelled_is_not_gone_on_with_although_the_disk_kept_it(
+    anyio_backend, tmp_path, opened, ran
+):
+    step = Step("a", ran, gate=anyio.Event())
+    stuck = LocalStorage(tmp_path, min_free_bytes=0, disk=Stuck())
+    async with Pipeline([step], storage=stuck) as pipeline:
+        run = pipeline.start(PICTURE, task_id="t")
+        await wait_until(lambda: ran)
+        run.cancel()
+        with pytest.raises(StorageError, match="Could not discard"):
+            await run
+    step.gate.set()
+    async with opened(step) as pipeline:
+        recovery = await pipeline.recover()
+        assert (recovery.runs, recovery.discarded) == ((), ("t",))
+        assert await pipeline._storage.staged() == ()
+        assert (await pipeline._journal.get("t")).state is not TaskState.COMPLETED
+    assert ran == ["a"]
+
+
 async def test_a_task_that_runs_elsewhere_is_busy(anyio_backend, opened, ran):
     step = Step("a", ran, gate=anyio.Event())
     async with opened(step) as here, opened(Step("a", ran)) as elsewhere:
@@ -403,6 +436,42 @@ async def test_failed_leftovers_are_discarded(anyio_backend, opened, ran):
         await left.put("processed", "a.bin", b"a")
         assert (await pipeline.recover()).discarded == ("t",)
         assert await pipeline._storage.staged() == ()
+
+
+class Slow(SQLiteJournal):
+    """Somebody else does something just after a record was read."""
+
+    meanwhile = None
+
+    async def get(self, task_id):
+        record = await super().get(task_id)
+        then, self.meanwhile = self.meanwhile, None
+        if then is not None:
+            await then()
+        return record
+
+
+async def test_what_somebody_begins_while_leftovers_are_looked_at_is_not_discarded(
+    anyio_backend, opened, tmp_path
+):
+    spec = TaskSpec("t", {"image": "0" * 64}, ("a",))
+    other, journal = SQLiteJournal(tmp_path / "journal.db"), Slow(tmp_path / "journal.db")
+    await (await other.begin(spec)).finish(TaskState.FAILED, None)
+    async with opened(journal=journal) as pipeline:
+        await (await pipeline._storage.open("t")).put("temp", "a.bin", b"left over")
+
+        async def pay():
+            attempt = await other.begin(spec)
+            await attempt.intend("talk")
+            await attempt.finish(TaskState.DEFERRED, None)
+
+        journal.meanwhile = pay
+        recovery = await pipeline.recover()
+        assert (recovery.discarded, recovery.skipped) == ((), {"t": "somebody works on it"})
+        assert await pipeline._storage.staged() == ("t",)
+        assert "talk" in (await other.get("t")).operations
+    await journal.aclose()
+    await other.aclose()
 
 
 async def test_what_an_attempt_left_half_done_is_removed(anyio_backend, opened, deferred, ran):

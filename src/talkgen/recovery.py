@@ -139,6 +139,8 @@ async def _discard(workshop: Workshop, task_id: str, task: TaskRecord | None) ->
         attempt = await workshop.journal.begin(spec)
     except (TaskBusy, TaskConflict):
         return BUSY
+    if task is not None and not _is_abandoned(attempt.task, workshop.journal):
+        return BUSY  # somebody has begun it since it was looked at
     trouble = await _end(workshop.storage, attempt)
     if task is None and trouble is None:
         await workshop.journal.forget(task_id)

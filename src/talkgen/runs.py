@@ -496,8 +496,10 @@ class Run:
 
     async def _cancelled(self, files: Transaction | None, journal: TaskJournal) -> None:
         paid = await self._paid_for()
-        await (_close(files) if paid else self._discard(files))
-        await journal.finish(TaskState.DEFERRED if paid else TaskState.CANCELLED, None)
+        try:
+            await (_close(files) if paid else self._discard(files))
+        finally:  # what the disk refuses is left to recovery, which would go on with an open task
+            await journal.finish(TaskState.DEFERRED if paid else TaskState.CANCELLED, None)
         self._error = RunCancelled(
             f"Task {self.task_id} was cancelled.",
             hint="Something is paid for: await pipeline.recover() collects it." if paid else None,
