@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talkgen import DetectPersons, Image, LocalStorage, MemoryStorage, Pipeline, RemoveBackground
+from talkgen import (
+    DetectPersons,
+    Image,
+    LocalStorage,
+    MemoryJournal,
+    MemoryStorage,
+    Pipeline,
+    RemoveBackground,
+)
 from talkgen._clock import utc_now
 from talkgen.cache import IMAGE, PERSONS, ResultCache
 from talkgen.draft import Box, Person
@@ -288,6 +296,48 @@ async def test_forgetting_a_task_forgets_what_is_cached_of_its_photo(portrait_pa
     async with Pipeline([DetectPersons()], storage=storage) as pipeline:
         result = await pipeline.run(portrait_path)
         await pipeline.forget(result.task_id)
+    assert [info async for info in storage.list()] == []
+
+
+class Remembering:
+    """A stage that has something of the photo cached."""
+
+    name = key = "remembering"
+    weight = 1.0
+    requires = provides = resets = frozenset()
+
+    async def run(self, draft, context):
+        await context.remember("key", Maker(), TEXT)
+        return draft
+
+
+PICTURE = np.zeros((2, 2, 3), np.uint8)
+
+
+async def test_forgetting_reaches_what_another_pipeline_has_cached(storage):
+    shared = {"storage": storage, "journal": MemoryJournal()}
+    await Pipeline([Remembering()], **shared).run(PICTURE, task_id="t")
+    await Pipeline([], settings=Settings(cache_megabytes=0), **shared).forget("t")
+    assert [info async for info in storage.list()] == []
+
+
+async def test_forgetting_again_goes_on_where_the_disk_refused():
+    """The journal alone knows whose photo it was."""
+
+    class Stuck(MemoryStorage):
+        refuses = True
+
+        async def delete_task(self, task_id):
+            if self.refuses:
+                self.refuses = False
+                raise StorageError("the disk refused")
+            await super().delete_task(task_id)
+
+    pipeline = Pipeline([Remembering()], storage=(storage := Stuck()))
+    await pipeline.run(PICTURE, task_id="t")
+    with pytest.raises(StorageError):
+        await pipeline.forget("t")
+    await pipeline.forget("t")
     assert [info async for info in storage.list()] == []
 
 

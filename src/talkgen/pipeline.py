@@ -17,6 +17,7 @@ import anyio.to_thread
 import attrs
 
 from talkgen import observed, telemetry
+from talkgen.cache import ResultCache
 from talkgen.choice import choose_backends
 from talkgen.decisions import check_order, wants_speech
 from talkgen.defaults import (
@@ -542,10 +543,11 @@ class Pipeline:
         if self._session is not None and task_id in self._session.runs:
             raise busy(task_id)
         record = await self._journal.get(task_id)
+        if record is not None and (image := record.spec.inputs.get("image")) is not None:
+            # Also what others cached, where this pipeline does not; and before the journal forgets
+            # which photo it was, so that a second call goes on where the first was broken off.
+            await ResultCache(self._storage).forget(image)
         await self._journal.forget(task_id)
-        image = record.spec.inputs.get("image") if record else None
-        if image is not None and self._cache is not None:
-            await self._cache.forget(image)
         if task_id in await self._storage.staged():
             await (await self._storage.open(task_id)).discard()
         await self._storage.delete_task(task_id)
