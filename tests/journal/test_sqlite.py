@@ -77,6 +77,21 @@ async def test_is_durable_when_it_returns(anyio_backend, journal):
     assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 
+async def test_nothing_of_a_forgotten_task_is_left_in_any_file(anyio_backend, journal, path):
+    """A text that was to be spoken is somebody's words; pages that are free still hold theirs."""
+    for task_id in ("a", "forgotten", "z"):
+        attempt = await journal.begin(TaskSpec(task_id, {}, ()))
+        for length in (10, 3000, 20):
+            words = f"{task_id} was said; " * length
+            await attempt.stage_done("upload", Checkpoint({"text": words}, {}))
+    del attempt
+    gc.collect()
+    await journal.forget("forgotten")
+    files = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    assert b"z was said" in b"".join(files.values())
+    assert [name for name, data in files.items() if b"forgotten was said" in data] == []
+
+
 # --- owners ------------------------------------------------------------------------------------
 
 

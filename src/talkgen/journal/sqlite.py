@@ -185,6 +185,8 @@ class SQLiteJournal:
                 raise busy(task_id)
             opened.connection.execute("DELETE FROM tasks WHERE task_id = ?", [task_id])
             opened.connection.execute("COMMIT")
+            # The log still has the pages as they were.
+            opened.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _get(self, task_id: str) -> TaskRecord | None:
         with self._using() as opened:
@@ -320,6 +322,8 @@ def _prepare(connection: sqlite3.Connection, steps: Sequence[str], version: int)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA fullfsync = ON")
+    # What is deleted or replaced is overwritten: a text that was to be spoken is somebody's.
+    connection.execute("PRAGMA secure_delete = ON")
     migrate(connection, steps, version)
 
 
