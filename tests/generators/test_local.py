@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from talkgen import GenerateVideo, Image, MemoryStorage, Pipeline, Speech, Text
-from talkgen.errors import MediaFailed, NoFaceInPortrait, RunCancelled
+from talkgen.errors import InsufficientStorage, MediaFailed, NoFaceInPortrait, RunCancelled
 from talkgen.generators.local import LocalGenerator, render
 from talkgen.generators.local.encoding import encode
 from talkgen.generators.local.motion import move
 from talkgen.generators.local.voice import articulate
+from talkgen.storage.scratch import Scratch
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +198,20 @@ def test_an_encoder_that_gives_up_says_what_to_do(speech, tmp_path):
     with pytest.raises(MediaFailed, match="could not be encoded") as caught:
         encode(tmp_path / "absent" / "x.mp4", [frame], speech, fps=25, size=(16, 16))
     assert "doctor" in caught.value.hint
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+async def test_a_full_disk_is_no_fault_of_the_encoder(anyio_backend, portrait, speech, monkeypatch):
+    make = Scratch._make
+
+    def full(self, path):
+        make(self, path)
+        (path / "video.mp4").symlink_to("/dev/full")
+
+    monkeypatch.setattr(Scratch, "_make", full)
+    pipeline = Pipeline([GenerateVideo(LocalGenerator())], storage=MemoryStorage())
+    with pytest.raises(InsufficientStorage, match="is full"):
+        await pipeline.run(portrait, cut(speech, 0, 0.5))
 
 
 SOUNDS = st.tuples(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
 __all__ = [
+    "NO_ROOM",
     "FileSystem",
     "VolatileFileSystem",
     "failures",
@@ -28,6 +29,7 @@ __all__ = [
     "open_plain",
     "read_plain",
     "removed_on_failure",
+    "room_in",
 ]
 
 # Absent on Windows, where making a link takes a privilege.
@@ -190,6 +192,23 @@ def failures(action: str, path: Path, need: int = 0) -> Iterator[None]:
         raise FileMissing(f"Could not {action} {path}: {error}.") from error
     except OSError as error:
         raise _explained(error, action, path, need) from error
+
+
+@contextmanager
+def room_in(path: Path) -> Iterator[None]:
+    """Say what a full disk is, of whatever writes into a folder by itself; let all else pass.
+
+    Raises:
+        InsufficientStorage: The disk or the quota is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise InsufficientStorage(
+            f"The disk of {path} is full: {free_bytes(path):,} bytes are free."
+        ) from error
 
 
 def no_room(path: Path, need: int, free: int, reserve: int = 0) -> InsufficientStorage:

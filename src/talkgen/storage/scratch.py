@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from anyio import CancelScope, to_thread
 
-from talkgen.storage.filesystem import failures
+from talkgen.storage.filesystem import failures, room_in
 from talkgen.storage.names import temporary_name
 
 if TYPE_CHECKING:
@@ -34,12 +34,17 @@ class Scratch:
 
     @asynccontextmanager
     async def folder(self) -> AsyncIterator[Path]:
-        """A new folder, removed with all that is in it, also under cancellation."""
+        """A new folder, removed with all that is in it, also under cancellation.
+
+        Raises:
+            InsufficientStorage: The block has filled the disk.
+        """
         path = self._parent / temporary_name("scratch")
         self._names.add(path.name)
         try:
             await to_thread.run_sync(self._make, path)
-            yield path
+            with room_in(path):
+                yield path
         finally:
             try:
                 with CancelScope(shield=True):

@@ -5,6 +5,7 @@ import io
 import logging
 import pickle
 from itertools import pairwise
+from pathlib import Path
 
 import anyio
 import attrs
@@ -19,15 +20,19 @@ from talkgen.draft import TaskState
 from talkgen.errors import (
     BudgetExceeded,
     InsufficientCredits,
+    InsufficientStorage,
     InvalidMedia,
     NoFaceInPortrait,
     PermissionDenied,
+    RunCancelled,
     ServiceUnavailable,
     TalkFailed,
+    TalkgenError,
     Unauthorized,
 )
 from talkgen.generators.did import DIdClient, DIdGenerator, Expression, job
 from talkgen.generators.local import LocalGenerator
+from talkgen.storage.scratch import Scratch
 from talkgen.testing.fake_did import Fault
 
 from .conftest import CLOCK, face, tone
@@ -120,14 +125,72 @@ async def test_what_leaves_the_machine(anyio_backend, bench):
 
 async def test_nothing_is_kept_there_when_asked(anyio_backend, bench):
     assert (await bench.run(bench.generator(keep_remote=False))).success
-    state = bench.service._state
-    assert (list(state.images), list(state.audios), list(state.there())) == ([], [], [])
+    assert there(bench.service) == ([], [], [])
+
+
+def there(service):
+    """What the service keeps."""
+    state = service._state
+    return list(state.images), list(state.audios), list(state.there())
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda service: service.fail("POST /audios", Fault(status=451), times=9),
+        lambda service: service.fail("POST /talks", Fault(status=402), times=9),
+        lambda service: setattr(service.behaviour, "faces", 0),
+        lambda service: setattr(service.behaviour, "outcome", "rejected"),
+    ],
+    ids=["one upload is refused", "the talk is", "there is no face", "the talk fails"],
+)
+async def test_nothing_is_kept_there_either_of_what_came_to_nothing(anyio_backend, bench, prepare):
+    prepare(bench.service)
+    with pytest.raises(TalkgenError):
+        await bench.run(bench.generator(keep_remote=False, detect_faces=True))
+    assert bench.service.ledger.requests["POST /images"] == 1
+    assert there(bench.service) == ([], [], [])
+
+
+async def test_nothing_is_kept_there_of_what_is_cancelled_before_it_is_paid_for(
+    anyio_backend, bench
+):
+    bench.service.fail("POST /audios", Fault(delay=1e4))
+    async with bench.pipeline(bench.generator(keep_remote=False)) as pipeline:
+        run = pipeline.start(*bench.inputs(), task_id="task")
+        with anyio.fail_after(20):
+            while not bench.service.ledger.requests["POST /audios"]:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        run.cancel()
+        with pytest.raises(RunCancelled):
+            await run
+    assert not bench.service._state.images
+    assert not bench.service.ledger.requests["POST /talks"]
 
 
 async def test_failing_to_tidy_up_harms_nothing(anyio_backend, bench):
     for request in ("DELETE /talks/{id}", "DELETE /images/{id}", "DELETE /audios/{id}"):
         bench.service.fail(request, Fault(status=400), times=9)
     assert (await bench.run(bench.generator(keep_remote=False))).success
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+async def test_a_disk_that_fills_up_amid_the_download_is_told_as_that(
+    anyio_backend, bench, monkeypatch
+):
+    make, alerts = Scratch._make, []
+
+    def full(self, path):
+        make(self, path)
+        (path / "video.mp4").symlink_to("/dev/full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scratch, "_make", full)
+        result = await bench.run(on_alert=alerts.append)
+    assert result.status is TaskState.DEFERRED
+    assert [type(error) for error in alerts] == [InsufficientStorage]
+    assert (await bench.run()).success
+    assert len(bench.service.ledger.talks) == 1
 
 
 # --- refused before anything is spent ----------------------------------------------------------

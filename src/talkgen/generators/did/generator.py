@@ -84,7 +84,7 @@ class DIdGenerator:
             counted out again.
         repost: Ask once more when the answer to a request for a talk was lost and the talk was
             not found; else that is `OutcomeUnknown`.
-        keep_remote: Leave talk and uploads at D-ID once the video is here.
+        keep_remote: Leave talk and uploads at D-ID once the video is here, or will never be.
         check_face: Look for the face with the embedded models before anything is uploaded, also
             where `DetectPersons` has done so: it takes a tenth of a second, and a talk is money.
         detect_faces: Have D-ID count the faces, too, before it is paid.

@@ -61,6 +61,8 @@ USUAL_SECONDS = 15.0  # that a talk takes, beside the recording's length
 UPLOADING, PROCESSING = 0.0, 0.5  # of the stage's span: 70 and 75 %
 NEARLY = 0.95
 
+TIDYING = 10.0  # real seconds that a run which has failed, or was cancelled, goes on for that
+
 
 def seconds_of(speech: Speech | Text) -> float:
     """How long the speech is; about, for a text."""
@@ -90,14 +92,14 @@ class Job:
     _speech: Speech | Text
     _context: StageContext
     _timings: dict[str, float] = attrs.field(factory=dict)
+    _uploaded: dict[str, JSON] = attrs.field(factory=dict)
     _seen: str = "asked for"
     _shown: bool = False  # the account's key shows the talk
 
     async def video(self) -> Video:
         """Do whatever is left to be done."""
         video = await self._kept() or await self._bought()
-        if not self._generator.keep_remote:
-            await self._tidy()
+        await self._tidy()
         return video
 
     async def _bought(self) -> Video:
@@ -108,6 +110,8 @@ class Job:
         except BaseException:
             if not self._purchase.spends:
                 self._generator.give_back(self._context.task_id)
+                with anyio.move_on_after(TIDYING, shield=True):
+                    await self._tidy()
             raise
         return await self._collected(talk)
 
@@ -129,14 +133,15 @@ class Job:
         self._context.report(UPLOADING, "Uploading to D-ID", stage="did_upload")
         picture, sound = await self._prepared()
         facts: dict[str, JSON] = {"uploaded_at": utc_now().isoformat()}
+        self._uploaded = facts  # as far as it comes
         detect = self._generator.detect_faces
         since = self._purchase.since
         image = await self._client.upload_image(picture.data, detect_faces=detect, since=since)
-        if detect and image.faces == 0:
-            raise NoFaceInPortrait("D-ID found no face in the portrait.")
         known = self._purchase.operation
         earlier = known.facts["image_urls"] if known else []
         facts |= {"image_urls": [*earlier, image.url], "image_id": image.id}
+        if detect and image.faces == 0:
+            raise NoFaceInPortrait("D-ID found no face in the portrait.")
         if sound is not None:
             name = f"speech.{sound.type}"
             audio = await self._client.upload_audio(sound.data, file_name=name, since=since)
@@ -311,10 +316,13 @@ class Job:
         return video
 
     async def _tidy(self) -> None:
-        """Delete at D-ID what it keeps; the video is safe, so that failing does no harm."""
-        facts, client = self._purchase.known.facts, self._client
+        """Delete at D-ID what it keeps and nobody needs any more, so that failing does no harm."""
+        if self._generator.keep_remote:
+            return
+        operation, client = self._purchase.operation, self._client
+        facts = {**(operation.facts if operation else {}), **self._uploaded}
         deletions = (
-            (client.delete_talk, facts["talk_id"]),
+            (client.delete_talk, facts.get("talk_id")),
             (client.delete_image, facts.get("image_id")),
             (client.delete_audio, facts.get("audio_id")),
         )

@@ -12,6 +12,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from talkgen.errors import MediaFailed
+from talkgen.storage.filesystem import NO_ROOM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -140,6 +141,8 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except av.FFmpegError as error:
+        if error.errno in NO_ROOM:
+            raise  # it has the word for it in whose folder the file is
         raise MediaFailed(
             f"The video could not be encoded: {error}.",
             hint="`python -m talkgen doctor` shows whether the encoder is usable here.",
