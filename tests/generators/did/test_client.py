@@ -31,6 +31,7 @@ from talkgen.generators.did import (
     DIdClient,
     Polling,
     RetryPolicy,
+    Talk,
     TalkRequest,
     Wanted,
     audio_script,
@@ -344,6 +345,22 @@ async def test_no_answer_is_waited_for_without_end(anyio_backend, service, clien
     ):
         with anyio.fail_after(20), pytest.raises(ServiceUnavailable, match="TimeoutError"):
             await client.credits()
+
+
+async def test_no_video_is_waited_for_without_end(
+    anyio_backend, service, client_of, monkeypatch, tmp_path
+):
+    async def drip(request):
+        return httpx.Response(200, stream=Dripping())
+
+    monkeypatch.setattr("talkgen.generators.did.transport.VIDEO_SECONDS", 0.1)
+    talk = Talk(id="tlk_1", status="done", result_url=f"{service.base_url}/video.mp4")
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(drip)) as http,
+        client_of(service, http=http) as client,
+    ):
+        with anyio.fail_after(20), pytest.raises(ServiceUnavailable, match=r"within 0\.1 s"):
+            await client.download(talk, tmp_path / "video.mp4")
 
 
 async def test_no_answer_is_read_without_end(anyio_backend, service, client_of, monkeypatch):

@@ -164,9 +164,18 @@ def test_facts_of_an_error():
     assert failure(429, {"retry-after": "9"}, b"", doing="x").retry_after == 9
 
 
-def test_links_in_a_body_lose_their_signature():
-    body = b'{"kind":"BadRequestError","description":"cannot validate https://a.b/c.wav?Sig=xyz"}'
-    assert "xyz" not in str(failure(400, {}, body, doing="x"))
+@pytest.mark.parametrize("before", ["cannot validate ", "why?", "(", "url=", "http://a.b/,"])
+@pytest.mark.parametrize("scheme", ["https", "HTTPS", "gs"])
+def test_links_in_a_body_lose_their_signature(before, scheme):
+    body = f'{{"kind":"BadRequestError","description":"{before}{scheme}://a.b/c.wav?Sig=xyz"}}'
+    said = str(failure(400, {}, body.encode(), doing="x"))
+    assert "xyz" not in said
+    assert f"{before}{scheme}://a.b/c.wav" in said
+
+
+def test_a_body_steers_no_terminal():
+    body = b"\x1b]0;mine\x07no\x1b[2J \xe2\x80\xaethanks"
+    assert "]0;mine no [2J thanks" in str(failure(400, {}, body, doing="x"))
 
 
 def test_a_key_in_a_body_is_hidden_and_a_short_one_breaks_no_word():
@@ -409,6 +418,16 @@ def test_a_video_that_is_cut_is_noticed(tmp_path, cut):
     assert media.examine(path, 3.0).duration == pytest.approx(3.0, abs=0.3)
     path.write_bytes(whole[: cut if isinstance(cut, int) else int(len(whole) * cut)])
     with pytest.raises(MediaFailed):
+        media.examine(path, 3.0)
+
+
+def test_a_video_that_plays_another_file_is_none(tmp_path):
+    from talkgen.testing.fake_did._media import video
+
+    (tmp_path / "other.mp4").write_bytes(video(3.0))
+    path = tmp_path / "video.mp4"
+    path.write_text("ffconcat version 1.0\nfile other.mp4\n")
+    with pytest.raises(MediaFailed, match="damaged or truncated"):
         media.examine(path, 3.0)
 
 

@@ -61,7 +61,8 @@ KIND_HINTS = {
     "CelebrityRecognizedError": "D-ID takes it for a celebrity; its support reviews mistakes.",
 }
 FEATURE = re.compile(r"no permission for\s+['\"]?([\w:.-]+)")
-QUERY = re.compile(r"((?:https?|s3)://[^\s?'\"]+)\?[^\s'\"]+")
+WORD = re.compile(r"[^\s'\"]+")
+TAG = re.compile(r"<[^<>]*>")  # without the second "<", each of many would seek its end
 XML = re.compile(r"<(Code|Message)>([^<]*)</")
 LONGEST = 300  # characters that are shown
 LONGEST_BODY = 1 << 14  # bytes or characters; what is longer explains nothing
@@ -139,7 +140,7 @@ def _read(text: str) -> Explanation:
 def _from_xml(text: str) -> str:
     found = dict(XML.findall(text))
     if not found:
-        return re.sub(r"<[^>]*>", " ", text)
+        return TAG.sub(" ", text)
     return ": ".join(found[name] for name in ("Code", "Message") if name in found)
 
 
@@ -154,13 +155,20 @@ def _details(details: JSON) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(_without_queries(text[:LONGEST_BODY]).split())
+    # What steers a terminal is left out, too: nobody knows who reads the message where.
+    seen = "".join(one if one.isprintable() else " " for one in text[:LONGEST_BODY])
+    line = " ".join(_without_queries(seen).split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
 def _without_queries(text: str) -> str:
     """A text whose links have lost what signs them."""
-    return QUERY.sub(r"\1", text)
+    return WORD.sub(lambda word: _without_query(word[0]), text)
+
+
+def _without_query(word: str) -> str:
+    before, separator, after = word.partition("://")
+    return before + separator + (after.partition("?")[0] if separator else "")
 
 
 def talk_failure(talk: Talk) -> TalkFailed | TalkRejected:

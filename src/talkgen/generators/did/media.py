@@ -148,7 +148,11 @@ def examine(path: Path, seconds: float | None, padding: float = 0.0) -> VideoFac
 def _read(path: Path) -> VideoFacts:
     import av
 
-    with av.open(str(path), "r") as container:
+    from talkgen.codecs.recordings import CONTAINER_OPTIONS
+
+    # What came may be a playlist: no format that opens another file is tried.
+    options = {**CONTAINER_OPTIONS, "protocol_whitelist": "file"}
+    with av.open(str(path), "r", container_options=options) as container:
         stream = container.streams.video[0]
         stream.codec_context.skip_frame = "NONKEY"
         packets = decoded = 0

@@ -30,6 +30,7 @@ __all__ = ["Transport"]
 
 TIMEOUTS = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=None)
 ANSWER_SECONDS = 300.0  # a recording's way up may take long; what comes drop by drop ends, too
+VIDEO_SECONDS = 1800.0  # as that; what came by then is given up, and fetched anew
 CHUNK = 1 << 16
 LARGEST_ANSWER = 8 << 20  # bytes; a list of a hundred talks takes a twentieth
 LARGEST_VIDEO = 2 << 30  # bytes; six minutes of the largest size take a tenth
@@ -148,14 +149,22 @@ class Transport:
         """
         doing = "send the video"
         request = self._link(url)
-        with telemetry.request("GET", url) as span, _explained(doing):
-            async with self._sent(request, span) as response:
-                if not response.is_success:
-                    refusal = await self._refusal(response, doing)
-                    if response.status_code in GONE:
-                        raise ResultExpired(refusal.message, status=refusal.status)
-                    raise refusal
-                await _written(response, path, doing)
+        with anyio.move_on_after(VIDEO_SECONDS) as limit:
+            with telemetry.request("GET", url) as span, _explained(doing):
+                await self._fetched(request, path, span, doing)
+        if limit.cancelled_caught:
+            raise ServiceUnavailable(f"D-ID did not {doing} within {VIDEO_SECONDS:g} s.")
+
+    async def _fetched(
+        self, request: httpx.Request, path: str | os.PathLike[str], span: telemetry.Span, doing: str
+    ) -> None:
+        async with self._sent(request, span) as response:
+            if not response.is_success:
+                refusal = await self._refusal(response, doing)
+                if response.status_code in GONE:
+                    raise ResultExpired(refusal.message, status=refusal.status)
+                raise refusal
+            await _written(response, path, doing)
 
     @asynccontextmanager
     async def _sent(
