@@ -42,15 +42,15 @@ class _AsyncioWaiter:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._future: asyncio.Future[None] = loop.create_future()
+        self._future: asyncio.Future[None] | None = None
 
     def until_woken(self) -> Awaitable[object]:
-        self._future = self._loop.create_future()
-        return self._future
+        self._future = future = self._loop.create_future()
+        return future
 
     def wake(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
+        if (future := self._future) is not None and not future.done():
+            future.set_result(None)
 
 
 class _TrioWaiter:

@@ -98,7 +98,7 @@ class Run:
         self.history = history
         self._job = job
         self._inputs = job.claimed.task.spec.inputs if job.claimed else None
-        self._asked = anyio.Event()  # what it was begun for is known, if it ever will be
+        self._joining: anyio.Event | None = None  # somebody waits to know what it was begun for
         self._workshop = workshop
         self._scope = anyio.CancelScope()
         self._finished = anyio.Event()
@@ -153,10 +153,16 @@ class Run:
         except Exception as error:  # noqa: BLE001 - it is raised as one of ours
             known = as_talkgen_error(error, stage=None, task_id=self.task_id)
             raise known from known.__cause__  # not from itself, as it may be
-        if self._inputs is None:
-            await self._asked.wait()
+        if self._inputs is None and not self.done:
+            self._joining = self._joining or anyio.Event()
+            await self._joining.wait()
         if self._inputs not in (None, asked):
             raise TaskConflict(f"Task {self.task_id} was begun with other inputs.")
+
+    def _let_join(self) -> None:
+        """What it was begun for is known, or never will be."""
+        if self._joining is not None:
+            self._joining.set()
 
     def give_up(self) -> bool:
         """One of those who joined wants it no more; it is cancelled when that was the last."""
@@ -201,7 +207,7 @@ class Run:
                 self.history.publish(events.Cancelled, "cancelled", 0, "Cancelled")
             if self._error is not None:
                 self._traceback = self._error.__traceback__
-            self._asked.set()
+            self._let_join()
             self._finished.set()
             self._workshop.ended(self)
 
@@ -239,7 +245,7 @@ class Run:
         self._tell("initialized", 0, "Validating the inputs")
         self._draft = await decoded(self._job, self._workshop.settings)
         self._inputs = await digests(self._draft)
-        self._asked.set()
+        self._let_join()
         stages = await stage_keys(self._workshop.stages)
         spec = TaskSpec(task_id=self.task_id, inputs=self._inputs, stages=stages)
         attempt = await journal.begin(spec)

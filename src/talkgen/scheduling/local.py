@@ -14,6 +14,7 @@ import attrs
 
 from talkgen import telemetry
 from talkgen._loops import call_soon
+from talkgen._waiting import waiter
 from talkgen.errors import Overloaded
 from talkgen.protocols import Degradation
 from talkgen.scheduling.core import Core
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from anyio.lowlevel import EventLoopToken
 
+    from talkgen._waiting import Waiter
     from talkgen.protocols import Model, SchedulerStats
     from talkgen.scheduling.devices import Device
     from talkgen.scheduling.faults import Outcome
@@ -277,8 +279,8 @@ def _no_thread(cause: RuntimeError) -> Failure:
 
 
 def _wake(waiters: Iterable[_Waiter]) -> None:
-    for waiter in waiters:
-        waiter.wake()
+    for each in waiters:
+        each.wake()
 
 
 def _join(workers: list[Worker]) -> None:
@@ -299,15 +301,16 @@ class _Waiter:
     news: list[Degradation | Outcome] = attrs.field(factory=list)
     settled: bool = False
     caller: Any = attrs.field(factory=telemetry.here)
-    _changed: anyio.Event = attrs.field(factory=anyio.Event)
     _token: EventLoopToken = attrs.field(factory=anyio.lowlevel.current_token)
+    _waiting: Waiter = attrs.field(init=False)
+
+    @_waiting.default
+    def _here(self) -> Waiter:
+        return waiter(self._token)
 
     def wake(self) -> None:
         """From any thread, without waiting."""
-        call_soon(self._token, self._wake)
-
-    def _wake(self) -> None:
-        self._changed.set()
+        call_soon(self._token, self._waiting.wake)
 
     async def result(self, on_degraded: Callable[[Degradation], None] | None) -> Any:
         """Pass on what is told, until the outcome comes."""
@@ -321,6 +324,5 @@ class _Waiter:
 
     async def _next(self) -> Degradation | Outcome:
         while not self.news:
-            await self._changed.wait()
-            self._changed = anyio.Event()
+            await self._waiting.until_woken()
         return self.news.pop(0)
