@@ -710,7 +710,7 @@ class Storage(Protocol):
 # --- journal -----------------------------------------------------------------------------------
 
 Settlement = Literal["collected", "refused", "unknown"]
-"""How an operation ended: its result is here; nothing was made; nobody can know."""
+"""How an operation ended: its result is here; nothing was made; nobody can know, or it is lost."""
 
 
 @attrs.frozen

@@ -35,6 +35,7 @@ __all__ = [
 Transition: TypeAlias = "Callable[[TaskRecord, datetime], TaskRecord]"
 
 OWNED = frozenset({TaskState.RUNNING, TaskState.PUBLISHING})
+LOST = ("collected", "unknown")  # it was here, and is so no more
 TOKEN_BYTES = 16  # 128 bits, as a random UUID has
 
 
@@ -113,14 +114,15 @@ def recorded(record: TaskRecord, name: str, facts: dict[str, JSON], now: datetim
 
 
 def settled(record: TaskRecord, name: str, outcome: Settlement, now: datetime) -> TaskRecord:
-    """An action has ended.
+    """An action has ended, or what it had brought is lost.
 
     Raises:
         LookupError: It was not intended.
         ValueError: It is known to have ended otherwise.
     """
     operation = _operation(record, name)
-    if operation.settled not in {None, "unknown", outcome}:
+    lost = (operation.settled, outcome) == LOST
+    if not lost and operation.settled not in {None, "unknown", outcome}:
         raise ValueError(f"operation {name!r} was {operation.settled}, so it is not {outcome}")
     return _with_operation(record, attrs.evolve(operation, settled=outcome), now)
 

@@ -171,6 +171,8 @@ async def _operations_are_kept(journal: Journal) -> None:
     await attempt.settle("talk", "collected")
     assert (await _operation(attempt)).settled == "collected", "it was not settled"
     await expect_raises(ValueError, attempt.settle, "talk", "refused")
+    await attempt.settle("talk", "unknown")
+    assert (await _operation(attempt)).settled == "unknown", "what was collected cannot be lost"
     other = await attempt.intend("other")
     assert other.token != first.token, "two operations have one token"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from talkgen import LocalScheduler, MemoryStorage, Settings
 from talkgen._clock import utc_now
 from talkgen.draft import TaskState
-from talkgen.errors import OutcomeUnknown, TalkgenError, TaskBusy
+from talkgen.errors import OutcomeUnknown, ResultExpired, TalkgenError, TaskBusy
 from talkgen.generators.did import RetryPolicy, job
 from talkgen.journal import MemoryJournal
 from talkgen.protocols import TaskSpec
@@ -326,6 +326,32 @@ async def test_what_was_collected_and_deleted_there_outlives_a_run_that_fails_af
     assert (await bench.run(bench.generator(keep_remote=False))).success
     ledger = bench.service.ledger
     assert (len(ledger.talks), ledger.charged, ledger.downloads) == (1, 1, 1)
+
+
+async def test_a_video_that_is_lost_here_and_there_ends_the_task_and_is_not_paid_for_by_recovery(
+    anyio_backend, bench, monkeypatch
+):
+    tidied = job.Job._tidy
+
+    async def then_fails(self):
+        await tidied(self)
+        raise OSError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Job, "_tidy", then_fails)
+        result = await bench.run(bench.generator(keep_remote=False))
+    assert result.status is TaskState.DEFERRED
+    await (await bench.storage.open("task")).retain([])
+    later = utc_now() + timedelta(hours=26)
+    monkeypatch.setattr(job, "utc_now", lambda: later)
+    generator = bench.generator(keep_remote=False, timeout=60.0)
+    with pytest.raises(ResultExpired):
+        await bench.run(generator)
+    assert [each.settled for each in await bench.operations()] == ["unknown"]
+    async with bench.pipeline(generator) as pipeline:
+        assert (await pipeline.recover()).runs == ()
+    assert len(bench.service.ledger.talks) == 1
+    assert (await bench.run(generator)).success
 
 
 async def test_without_reposting_an_absent_talk_is_unknown_at_once(anyio_backend, bench):

@@ -56,7 +56,7 @@ class Purchase:
             operation = await operations.get(name)
             if operation is None or not _done_with(operation):
                 break
-            if operation.settled is None:  # the attempt died amid `gone`
+            if operation.settled in {None, "collected"}:  # the attempt died amid `gone`
                 await operations.settle(name, "unknown")
         return cls(client, since, operations, name, operation)
 
@@ -73,13 +73,16 @@ class Purchase:
     async def settle(self, outcome: Settlement) -> None:
         """Journal how it ended; what was collected stays so."""
         if self.known.settled != "collected":
-            await self._operations.settle(self._name, outcome)
-            self.operation = await self._operations.get(self._name)
+            await self._settle(outcome)
 
     async def gone(self) -> None:
-        """Journal that the talk was made, and that nobody will get its video."""
+        """Journal that the talk was made, and that nobody will get its video, or get it again."""
         await self.record(gone=True)
-        await self.settle("unknown")
+        await self._settle("unknown")
+
+    async def _settle(self, outcome: Settlement) -> None:
+        await self._operations.settle(self._name, outcome)
+        self.operation = await self._operations.get(self._name)
 
     @property
     def since(self) -> int:
