@@ -53,6 +53,7 @@ def test_right_order_passes():
         (InvalidImage("x"), {}, Answer.FAIL),
         (InvalidImage("x"), {"optional": True}, Answer.GO_ON),
         (InvalidImage("x"), {"optional": True, "strict": True}, Answer.FAIL),
+        (InvalidImage("x"), {"optional": True, "paid": True}, Answer.DEFER),
         (InvalidImage("x"), {"paid": True}, Answer.DEFER),
         (Outage("x"), {}, Answer.FAIL),
         (Outage("x"), {"defer": {"external"}}, Answer.DEFER),

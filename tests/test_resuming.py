@@ -636,6 +636,29 @@ async def test_paying_without_a_journal_that_stays_is_warned_of_once(
     assert len(warnings) == (0 if durable else 1)
 
 
+@attrs.define(eq=False)
+class Paying(Step):
+    """A stage that pays, fails while it waits, and collects the next time."""
+
+    async def run(self, draft, context):
+        await context.operations.intend("job")
+        draft = await Step.run(self, draft, context)
+        await context.operations.settle("job", "collected")
+        return draft
+
+
+async def test_a_stage_that_may_be_left_out_is_not_while_something_of_it_is_paid_for(
+    anyio_backend, opened, ran
+):
+    stage = Paying("a", ran, KeyError("bug"), optional=True)
+    assert (await opened(stage).run(PICTURE, task_id="t")).status is TaskState.DEFERRED
+    stage.trouble = None
+    after = Step("b", ran, KeyError("bug"), optional=True)
+    assert (await opened(stage).run(PICTURE, task_id="t")).metadata == {"a": 2}
+    # What is collected is published without the stage that failed.
+    assert (await opened(stage, after).run(PICTURE, task_id="u")).metadata == {"a": 1}
+
+
 # --- room --------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from talkgen.media import Image, Speech, Text
     from talkgen.protocols import Operation, Stage
 
-__all__ = ["Answer", "answer", "as_talkgen_error", "check_order", "paid_for", "space_needed"]
+__all__ = [
+    "Answer",
+    "answer",
+    "as_talkgen_error",
+    "check_order",
+    "paid_for",
+    "space_needed",
+    "unsettled",
+    "wants_speech",
+]
 
 FIELDS = frozenset(field.name for field in attrs.fields(Draft))
 AT_START = frozenset({"task_id", "image", "portrait", "portrait_box", "speech", "metadata"})
@@ -87,7 +96,7 @@ def answer(
         defer: Kinds of trouble that are waited out: `external`, `resource`.
         paid: Something paid for would be lost.
     """
-    if optional and not strict:
+    if optional and not (strict or paid):
         return Answer.GO_ON
     outage = error.outage and "external" in defer
     shortage = error.severity is Severity.RESOURCE and "resource" in defer
@@ -100,6 +109,11 @@ def paid_for(operations: Iterable[Operation]) -> bool:
     Neither refused nor past finding out: it is open, or it is collected and not published yet.
     """
     return any(operation.settled in {None, "collected"} for operation in operations)
+
+
+def unsettled(operations: Iterable[Operation]) -> bool:
+    """Something may be paid for that nobody has collected: it would be lost with its stage."""
+    return any(operation.settled is None for operation in operations)
 
 
 def as_talkgen_error(error: Exception, *, stage: str | None, task_id: str) -> TalkgenError:

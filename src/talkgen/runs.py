@@ -13,7 +13,7 @@ import attrs
 from talkgen import events, notebook, telemetry
 from talkgen.checkpoints import UPLOAD, DraftFiles, collected, restored
 from talkgen.context import Context, WatchedOperations
-from talkgen.decisions import Answer, answer, as_talkgen_error, paid_for, space_needed
+from talkgen.decisions import Answer, answer, as_talkgen_error, paid_for, space_needed, unsettled
 from talkgen.draft import Draft, Result, TaskState
 from talkgen.errors import FileMissing, RunCancelled, Severity, TalkgenError, TaskConflict
 from talkgen.jobs import decoded, digests
@@ -23,7 +23,7 @@ from talkgen.shares import FIRST, LAST, spans
 from talkgen.steps import check_inputs, stage_keys, step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Collection, Generator
     from types import TracebackType
 
     from talkgen._types import JSON
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Checkpoint,
         GPUScheduler,
         Journal,
+        Operation,
         Stage,
         Storage,
         TaskJournal,
@@ -398,7 +399,7 @@ class Run:
             with telemetry.stage(stage.name):
                 self._draft = await step(stage, before, context)
         except Exception as error:  # noqa: BLE001 - a stage may raise anything
-            ending["left_out"] = self._go_on_without(stage, error, context)
+            ending["left_out"] = await self._go_on_without(stage, error, context)
         else:
             ending["step"] = context.leave()
             if self._workshop.previews and self._draft.portrait is not before.portrait:
@@ -406,11 +407,12 @@ class Run:
         ending["seconds"] = self._timings[stage.name] = monotonic() - began
         return ending
 
-    def _go_on_without(self, stage: Stage, error: Exception, context: Context) -> str:
+    async def _go_on_without(self, stage: Stage, error: Exception, context: Context) -> str:
         """Say what is left out if the run can go on without the stage, else raise the error."""
         known = as_talkgen_error(error, stage=stage.name, task_id=self.task_id)
         optional = getattr(stage, "optional", False)
-        chosen = answer(known, optional=optional, strict=self._strict, defer=(), paid=False)
+        paid = unsettled(await self._operations())
+        chosen = answer(known, optional=optional, strict=self._strict, defer=(), paid=paid)
         if chosen is not Answer.GO_ON:
             raise known
         message = f"{_title(stage)} failed and was left out: {known}"
@@ -517,8 +519,11 @@ class Run:
         await (files or await self._workshop.storage.open(self.task_id)).discard()
 
     async def _paid_for(self) -> bool:
+        return paid_for(await self._operations())
+
+    async def _operations(self) -> Collection[Operation]:
         record = await self._workshop.journal.get(self.task_id)
-        return record is not None and paid_for(record.operations.values())
+        return () if record is None else record.operations.values()
 
     def _defer(self, error: TalkgenError) -> None:
         logger.warning("task %s is deferred: %s", self.task_id, error)
