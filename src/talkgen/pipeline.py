@@ -538,6 +538,7 @@ class Pipeline:
 
         Raises:
             TaskBusy: It is under way.
+            StorageError: Something could not be deleted; a second call goes on.
         """
         check_task_id(task_id)
         if self._session is not None and task_id in self._session.runs:
