@@ -403,17 +403,36 @@ async def test_what_cannot_be_discarded_keeps_nothing_else_from_going_on(
     plan = tmp_path / ".staging" / "stranger" / "metadata.json"
     plan.parent.mkdir()
     plan.write_text("damaged")
-    for _ in range(2):  # unknown to the journal, and then begun by nobody who lives
-        async with opened(Step("a", ran), Step("b", ran)) as pipeline:
+    async with opened(Step("a", ran), Step("b", ran)) as pipeline:
+        for _ in range(2):
             recovery = await pipeline.recover()
             assert "it cannot be discarded: The manifest" in recovery.skipped["stranger"]
             for run in recovery.runs:
                 assert (await run).success
-    assert ran == ["b"]
-    plan.unlink()
-    async with opened(Step("a", ran), Step("b", ran)) as pipeline:
+        assert ran == ["b"]
+        plan.unlink()
         assert (await pipeline.recover()).discarded == ("stranger",)
         assert await pipeline._storage.staged() == ()
+        assert await pipeline._journal.get("stranger") is None
+
+
+async def test_a_discarded_task_is_finished_although_the_recovery_is_cancelled(
+    anyio_backend, opened, ran, tmp_path, monkeypatch
+):
+    dead = SQLiteJournal(tmp_path / "journal.db")
+    await dead.begin(TaskSpec("t", {}, ("a",)))
+    await dead.aclose()
+    async with opened(Step("a", ran)) as pipeline:
+        open_files = pipeline._storage.open
+        with anyio.CancelScope() as scope:
+
+            async def open_cancelled(task_id):
+                scope.cancel()
+                return await open_files(task_id)
+
+            monkeypatch.setattr(pipeline._storage, "open", open_cancelled)
+            await pipeline.recover()
+        assert (await pipeline.status("t")).state is TaskState.FAILED
 
 
 async def test_what_was_broken_off_at_once_is_discarded(anyio_backend, opened, ran, tmp_path):

@@ -167,12 +167,14 @@ async def recalled(
         codec: The kind of its result.
         settings: What it is told beside the picture.
     """
-    # In a thread: a backend may read its weights through to know its key.
-    key = await anyio.to_thread.run_sync(getattr, backend, "key", None)
-    if key is None:
-        return await make()
-    shown = await anyio.to_thread.run_sync(lambda: image.digest)
-    return await context.remember(f"{key}|{shown}|{settings}", make, codec)
+    key = await anyio.to_thread.run_sync(_asked, backend, image, settings)
+    return await make() if key is None else await context.remember(key, make, codec)
+
+
+def _asked(backend: object, image: Image, settings: tuple[object, ...]) -> str | None:
+    """What a backend is asked; None where it has no key. Blocks: it may read its weights for it."""
+    key = getattr(backend, "key", None)
+    return None if key is None else f"{key}|{image.digest}|{settings}"
 
 
 def _entry(origin: str, key: str) -> str:

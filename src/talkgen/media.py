@@ -526,6 +526,7 @@ class Video:
         Raises:
             IsADirectoryError: The path is a folder.
             FileNotFoundError: Its folder does not exist.
+            OSError: Nothing can be written to its folder.
             talkgen.errors.NotReady: The video has no reader.
             talkgen.errors.FileMissing: The file is gone, or not published yet.
         """

@@ -152,7 +152,8 @@ class StorageGauges:
             self._counted = await self._storage.stats()
         except Exception:
             logger.exception("%r could not be counted; its gauges stay as they are.", self._storage)
-        self._wanted, ended = False, monotonic()
+        self._wanted = False
+        ended = monotonic()
         self._not_before = ended + max(PAUSE, SHARE * (ended - began))
 
 

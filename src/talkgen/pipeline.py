@@ -178,7 +178,7 @@ class Pipeline:
         self._strict = strict
         self._previews = previews
         self._scheduler = scheduler
-        # One of another's making may be false: a mapping of its files is, while there are none.
+        # Not by `or`: a storage that has a length is false while it is empty.
         self._storage = default_storage(self._settings) if storage is None else storage
         self._journal = default_journal(self._storage) if journal is None else journal
         self._owned = self._journal if journal is None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anyio
 import attrs
 
 from talkgen.checkpoints import UPLOAD
@@ -16,7 +17,7 @@ from talkgen.steps import stage_keys
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from talkgen.protocols import Journal, Storage, TaskJournal, TaskRecord
+    from talkgen.protocols import Journal, TaskJournal, TaskRecord
     from talkgen.runs import Run, Workshop
 
 __all__ = ["Recovery", "recover"]
@@ -55,9 +56,9 @@ async def recover(
         task_ids: Only these; None for all.
     """
     runs: list[Run] = []
-    discarded: list[str] = []
     skipped: dict[str, str] = {}
     keys = await stage_keys(workshop.stages)
+    discarding = await _discard_abandoned(workshop, running, task_ids)
     for task in await _unfinished(workshop, task_ids):
         task_id = task.spec.task_id
         if task_id in running:
@@ -68,16 +69,11 @@ async def recover(
             skipped[task_id] = BUSY
         elif _has_begun(claimed.task):
             runs.append(resume(claimed))
-        elif (trouble := await _end(workshop.storage, claimed)) is not None:
-            skipped[task_id] = trouble
         else:
-            discarded.append(task_id)
-    for task_id, trouble in (await _discard_abandoned(workshop, running, task_ids)).items():
-        if trouble is not None:
-            skipped[task_id] = trouble
-        else:
-            discarded.append(task_id)
-    return Recovery(tuple(runs), tuple(discarded), skipped)
+            discarding[task_id] = await _end(workshop, claimed)
+    skipped |= {task_id: why for task_id, why in discarding.items() if why is not None}
+    discarded = tuple(task_id for task_id, why in discarding.items() if why is None)
+    return Recovery(tuple(runs), discarded, skipped)
 
 
 async def _unfinished(workshop: Workshop, task_ids: Collection[str] | None) -> list[TaskRecord]:
@@ -141,23 +137,25 @@ async def _discard(workshop: Workshop, task_id: str, task: TaskRecord | None) ->
         return BUSY
     if task is not None and not _is_abandoned(attempt.task, workshop.journal):
         return BUSY  # somebody has begun it since it was looked at
-    trouble = await _end(workshop.storage, attempt)
-    if task is None and trouble is None:
-        await workshop.journal.forget(task_id)
-    return trouble
+    return await _end(workshop, attempt, forget=task is None)
 
 
-async def _end(storage: Storage, attempt: TaskJournal) -> str | None:
+async def _end(workshop: Workshop, attempt: TaskJournal, *, forget: bool = False) -> str | None:
     """Discard what is staged, and finish the task.
 
     Returns:
-        Why that is left to the next recovery; None where it is not.
+        Why something is left to the next recovery; None where nothing is.
     """
-    try:
-        files = await storage.open(attempt.task.spec.task_id)
-        await files.discard()
-    except TalkgenError as error:  # of one task, which is not to keep others from going on
-        return f"it cannot be discarded: {error}"
-    summary = {"error": "It was broken off before there was anything to go on with."}
-    await attempt.finish(TaskState.FAILED, attempt.task.summary or summary)
-    return None
+    trouble, task_id = None, attempt.task.spec.task_id
+    # Until it is finished, nobody can have the task as long as this process lives.
+    with anyio.CancelScope(shield=True):
+        try:
+            files = await workshop.storage.open(task_id)
+            await files.discard()
+        except TalkgenError as error:  # of one task, which is not to keep others from going on
+            trouble = f"it cannot be discarded: {error}"
+        summary = {"error": "It was broken off before there was anything to go on with."}
+        await attempt.finish(TaskState.FAILED, attempt.task.summary or summary)
+        if forget:
+            await workshop.journal.forget(task_id)
+    return trouble

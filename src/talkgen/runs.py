@@ -56,7 +56,8 @@ OUTCOMES: dict[str, telemetry.Outcome] = {
     "deferred": "deferred",
     "cancelled": "cancelled",
 }
-SILENCE = 3.5  # seconds until a run repeats its last word: with those between two looks, under 5
+# Seconds until a run repeats its last word. It is looked at once a second: the promise is 5.
+SILENCE = 3.5
 
 
 @attrs.frozen

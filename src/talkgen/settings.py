@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import environ
 
+from talkgen._devices import device_name
 from talkgen._types import Secret
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ BIREFNET_VARIANTS = (
 YES = frozenset({"1", "true", "yes", "on"})
 NO = frozenset({"0", "false", "no", "off"})
 CENTURY = 36_525  # days
-DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 def _number(kind: type[N], allowed: Callable[[N], bool], words: str) -> Callable[[Any], N]:
@@ -85,12 +84,6 @@ def _flag_or_auto(value: Any) -> bool | Literal["auto"]:
         return _flag(value)
     except ValueError:
         raise ValueError("must be auto, true or false") from None
-
-
-def _device(value: Any) -> str:
-    if not DEVICE.fullmatch(str(value)):
-        raise ValueError("must be auto, cpu, mps, cuda or one like cuda:1")
-    return str(value)
 
 
 def _name_or_path(value: Any) -> str:
@@ -190,7 +183,7 @@ class Settings:
     birefnet_use_tensorrt: bool = _var(
         "BIREFNET_USE_TENSORRT", default=False, parse=_flag, help_text="compile for the GPU"
     )
-    device: str = _var("TALKGEN_DEVICE", "auto", _device, "where the full models run")
+    device: str = _var("TALKGEN_DEVICE", "auto", device_name, "where the full models run")
     allow_downloads: bool = _var(
         "TALKGEN_ALLOW_DOWNLOADS", default=False, parse=_flag, help_text="fetch absent weights"
     )

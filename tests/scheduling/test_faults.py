@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from talkgen.errors import ModelUnavailable, OutOfMemory
-from talkgen.scheduling.faults import Fault, classify, own_copy
+from talkgen.scheduling.faults import Failure, Fault, classify
 
 
 def torch_error(name, text):
@@ -55,7 +55,7 @@ def test_torchs_own_errors_are_known():
 
 def test_each_waiter_gets_a_copy_of_its_own():
     error = caused(ModelUnavailable("damaged", hint="Fetch it again."), OSError("short"))
-    copied = own_copy(error)
+    copied = Failure.of(error).own_copy().error
     assert copied is not error
     assert (str(copied), copied.hint, copied.__cause__) == ("damaged", error.hint, error.__cause__)
     copied.task_id = "t"
@@ -69,4 +69,4 @@ def test_what_cannot_be_copied_is_shared():
             super().__init__(one)
 
     odd = Odd(1, 2)
-    assert own_copy(odd) is odd
+    assert Failure.of(odd).own_copy().error is odd

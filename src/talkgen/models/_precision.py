@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal, TypeAlias
+
+from talkgen._devices import device_name
 
 __all__ = ["Half", "check_device", "check_half", "half_on", "precision"]
 
 Half: TypeAlias = bool | Literal["auto"]
 """fp16: `auto` on CUDA alone, True on whatever is no CPU, False nowhere."""
 
-DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
-
 
 def check_device(_instance: object, _attribute: object, value: str) -> None:
     """Refuse what names no device; a validator."""
-    if not DEVICE.fullmatch(value):
-        raise ValueError(f"device={value!r}: must be auto, cpu, cuda, mps, or one such as cuda:1")
+    try:
+        device_name(value)
+    except ValueError as error:
+        raise ValueError(f"device={value!r}: {error}") from None
 
 
 def check_half(_instance: object, _attribute: object, value: object) -> None:

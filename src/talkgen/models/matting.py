@@ -147,7 +147,7 @@ def estimate_foreground(pixels: Pixels, alpha: Floats) -> Pixels:
 
 
 def _blurred(picture: Floats, alpha: Floats) -> tuple[Floats, Floats]:
-    """Both layers by their weights."""
+    """The front and the back, each blurred by its own weights."""
     weight = alpha[..., None]
     foreground = back = picture
     for share in _PASSES:
@@ -193,7 +193,7 @@ def over(rgba: Pixels, background: Pixels) -> Pixels:
 
     Args:
         rgba: `uint8`, shape (height, width, 4), alpha straight.
-        background: RGB `uint8`, shape (height, width, 3).
+        background: RGB `uint8`, shape (height, width, 3), or (3,) for one colour.
 
     Returns:
         RGB `uint8`, shape (height, width, 3).

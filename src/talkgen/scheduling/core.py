@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from talkgen.errors import ModelUnavailable, OutOfMemory, Overloaded, RunCancelled, TalkgenError
 from talkgen.protocols import Degradation
-from talkgen.scheduling.faults import Done, Failure, Fault, own_copy
+from talkgen.scheduling.faults import Done, Failure, Fault
 from talkgen.scheduling.ladder import Form, step_down
 from talkgen.scheduling.records import (
     CPU,
@@ -223,6 +223,9 @@ class Core:
         if not lane.calls:
             del self._lanes[lane.record, lane.form]
 
+    def _lanes_of(self, record: ModelRecord) -> list[Lane]:
+        return [lane for lane in self._lanes.values() if lane.record is record]
+
     def _settle(self, call: Call, outcome: Outcome) -> None:
         call.state = CallState.ENDED
         if isinstance(outcome, Done):
@@ -248,19 +251,20 @@ class Core:
     def _escaped(self, call: Call, failure: Failure, device: DeviceRecord) -> None:
         """A call's device is lost; one that saw it twice may be the cause and gets no third."""
         if call.lost:
-            self._settle(call, Failure(own_copy(failure.error), failure.fault))
+            self._settle(call, failure.own_copy())
         else:
             call.lost = True
             self._again(call, call.form, f"{device.name} failed")
 
     def _loaded_in_vain(self, record: ModelRecord, failure: Failure) -> None:
         """A device was lost while a model was loaded for those who wait; see `_escaped`."""
-        lanes = [lane for lane in self._lanes.values() if lane.record is record]
-        for lane in lanes:
-            for call in [call for call in lane.calls.values() if not call.form.on_cpu]:
+        for lane in self._lanes_of(record):
+            if lane.form.on_cpu:
+                continue
+            for call in list(lane.calls.values()):
                 if call.lost:
                     self._dequeue(lane, call)
-                    self._settle(call, Failure(own_copy(failure.error), failure.fault))
+                    self._settle(call, failure.own_copy())
                 call.lost = True
 
     def _step_down(self, call: Call, failure: Failure, batch: int, device: DeviceRecord) -> None:
@@ -290,10 +294,10 @@ class Core:
 
     def _fail_waiting(self, record: ModelRecord, failure: Failure) -> None:
         """Give an error to all who wait for a model."""
-        for lane in [lane for lane in self._lanes.values() if lane.record is record]:
+        for lane in self._lanes_of(record):
             for call in list(lane.calls.values()):
                 self._dequeue(lane, call)
-                self._settle(call, Failure(own_copy(failure.error), failure.fault))
+                self._settle(call, failure.own_copy())
 
     # --- devices -------------------------------------------------------------------------------
 
@@ -356,7 +360,7 @@ class Core:
     def _give_up_loading(self, record: ModelRecord, device: DeviceRecord, failure: Failure) -> None:
         """Nobody waits for ever: those who would have run there go to the CPU, or fail."""
         cpu = device.name != CPU and any(place.name == CPU for place in self._fitting(record))
-        for lane in [lane for lane in self._lanes.values() if lane.record is record]:
+        for lane in self._lanes_of(record):
             if device not in self._places(record, lane.form):
                 continue
             for call in list(lane.calls.values()):
@@ -552,8 +556,7 @@ class Core:
 
     def _is_awaited(self, record: ModelRecord, device: DeviceRecord) -> bool:
         """Somebody waits for a model who could have it on this device."""
-        forms = [lane.form for lane in self._lanes.values() if lane.record is record]
-        return any(device in self._places(record, form) for form in forms)
+        return any(device in self._places(record, lane.form) for lane in self._lanes_of(record))
 
     def _passed_over(self, device: DeviceRecord, record: ModelRecord) -> None:
         """A batch begins; count it for the others who could have had the device."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["Done", "Failure", "Fault", "Outcome", "classify", "let_go", "own_copy"]
+__all__ = ["Done", "Failure", "Fault", "Outcome", "classify", "let_go"]
 
 
 class Fault(Enum):
@@ -46,6 +46,10 @@ class Failure:
     def of(cls, error: BaseException) -> Failure:
         """Classify an error."""
         return cls(error, classify(error))
+
+    def own_copy(self) -> Failure:
+        """For one of several waiters: each run fills in where it happened to itself."""
+        return Failure(_copied(self.error), self.fault)
 
 
 Outcome: TypeAlias = Done | Failure
@@ -121,8 +125,7 @@ def _is_torch(error: BaseException, name: str) -> bool:
     )
 
 
-def own_copy(error: BaseException) -> BaseException:
-    """An error for one of several waiters: each run fills in where it happened to itself."""
+def _copied(error: BaseException) -> BaseException:
     try:
         copied = copy.copy(error)
     except Exception:  # noqa: BLE001 - a stranger's constructor may do anything

@@ -161,21 +161,17 @@ def _composed(draft: Draft, background: str | Image) -> Image:
 
 
 def _plate(draft: Draft, background: str | Image) -> NDArray[np.uint8]:
-    """What goes behind the portrait: RGB of its size."""
+    """What goes behind the portrait: RGB of its size, or one colour."""
     if isinstance(background, Image):
         behind = cover(background, draft.portrait.width, draft.portrait.height)
         return behind.flattened().pixels
     if background == "blur":
         return _defocused(draft)
-    from talkgen import codecs
-
-    return _plain(codecs.parse_colour(background), draft.portrait)
-
-
-def _plain(colour: tuple[int, int, int], like: Image) -> NDArray[np.uint8]:
     import numpy as np
 
-    return np.full((like.height, like.width, 3), colour, np.uint8)
+    from talkgen import codecs
+
+    return np.array(codecs.parse_colour(background), np.uint8)
 
 
 def _defocused(draft: Draft) -> NDArray[np.uint8]:

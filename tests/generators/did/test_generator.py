@@ -482,6 +482,8 @@ def test_what_is_no_key_is_refused_at_once():
         {"base_url": "api.d-id.com"},
         {"base_url": "https://"},
         {"base_url": "https://[::1"},
+        {"base_url": "https://api.d-id.com "},
+        {"base_url": "https://api.d-id.com\n"},
     ],
     ids=str,
 )

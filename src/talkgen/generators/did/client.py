@@ -62,6 +62,7 @@ AUDIO_TYPES = {
     "mp4": "audio/mp4",
     "flac": "audio/flac",
 }
+BLANK = re.compile(r"\s")
 FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,50}")
 NOT_FOUND = 404
 DOWNLOADS = 4  # at a time
@@ -73,14 +74,14 @@ def check_base_url(url: str) -> None:
     """Refuse what no request can be sent to.
 
     Raises:
-        ValueError: It is no http or https address, or names no host.
+        ValueError: It is no http or https address, names no host, or has a blank.
     """
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url)  # which leaves out the ends of lines
         usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
         usable = False
-    if not usable:
+    if not usable or BLANK.search(url):
         raise ValueError(f"base_url={url!r} must be an address like {BASE_URL!r}")
 
 

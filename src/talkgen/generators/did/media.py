@@ -87,8 +87,7 @@ def on_background(portrait: Image, background: str) -> Image:
 
         from talkgen.codecs import parse_colour
         from talkgen.models.matting import over
-    behind = np.full((portrait.height, portrait.width, 3), parse_colour(background), np.uint8)
-    return Image(over(portrait.pixels, behind))
+    return Image(over(portrait.pixels, np.array(parse_colour(background), np.uint8)))
 
 
 def sound(speech: Speech) -> Encoded:

@@ -278,7 +278,10 @@ def _explained(doing: str) -> Iterator[None]:
 
 @contextmanager
 def _read_whole(doing: str) -> Iterator[None]:
-    """Map what sockets raise and httpx lets through, like errors of TLS amid an answer."""
+    """Map what sockets raise and httpx lets through, like errors of TLS amid an answer.
+
+    The end of the time is an `OSError`, too.
+    """
     try:
         yield
     except OSError as error:
