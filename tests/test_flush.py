@@ -2,10 +2,11 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
-from talkgen._flush import flush_file, flush_folder
+from talkgen._flush import flush_file, flush_folder, make_folders
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -76,3 +77,23 @@ def test_nothing_stays_open(refusing, flush):
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         flush()
     assert len(os.listdir("/dev/fd")) == before
+
+
+@pytest.mark.parametrize("made", [0, 1, 2])
+def test_folders_are_waited_for_also_where_who_made_one_has_died(tmp_path, made):
+    folders = [tmp_path / "a", tmp_path / "a" / "b"]
+    for folder in folders[:made]:
+        folder.mkdir()
+    done = []
+    make_folders(folders[1], lambda path: (path.mkdir(), done.append(path)), done.append)
+    there = [tmp_path, *folders][made]
+    new = [step for folder in folders[made:] for step in (folder, folder.parent)]
+    assert done == [there.parent, *new]
+    assert folders[1].is_dir()
+
+
+def test_a_folder_in_one_that_may_not_be_read_can_be_used(tmp_path):
+    def sync(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    make_folders(tmp_path, Path.mkdir, sync)

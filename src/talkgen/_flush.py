@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 try:
@@ -12,9 +13,10 @@ except ImportError:  # pragma: no cover - on Windows, whose fsync is enough
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["flush_file", "flush_folder"]
+__all__ = ["flush_file", "flush_folder", "make_folders"]
 
 # The answers of SMB and NTFS, of WebDAV, and of ZFS: https://github.com/libuv/libuv/pull/2135
 LACKING = frozenset({errno.ENOTSUP, errno.EINVAL, errno.ENOTTY})
@@ -67,3 +69,23 @@ def _flush_drive(descriptor: int) -> bool:
             raise
         return False
     return True
+
+
+def make_folders(
+    path: Path, make: Callable[[Path], object], sync: Callable[[Path], object]
+) -> None:
+    """Make a folder and those above it, as far as they are missing, and wait for each.
+
+    The last that is there may be of a process that died before it had waited for it, so that it is
+    waited for, too. To be called only where nothing tells that somebody has waited for all.
+
+    Raises:
+        OSError: One cannot be made, or waited for.
+    """
+    above = (path, *path.parents)
+    missing = [folder for folder in above if not folder.exists()]
+    with suppress(PermissionError):  # whoever may not read a folder has made nothing in it
+        sync(above[len(missing)].parent)
+    for folder in reversed(missing):
+        make(folder)
+        sync(folder.parent)

@@ -221,6 +221,8 @@ class CachedDisk(Unwaiting):
             del file.contents[:-1]
 
     def _sync_folder(self, path: Path) -> None:
+        if not path.is_relative_to(self._base):
+            return  # of the world around, nothing is lost
         self._find_folders(path)
         for history in self._get(path).names.values():
             del history[:-1]

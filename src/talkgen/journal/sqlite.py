@@ -16,7 +16,7 @@ from anyio import to_thread
 from filelock import FileLock, Timeout
 
 from talkgen._clock import utc_now
-from talkgen._flush import flush_folder
+from talkgen._flush import flush_folder, make_folders
 from talkgen._iteration import Fetched
 from talkgen.draft import TaskState
 from talkgen.errors import InsufficientStorage, JournalUnusable, TalkgenError
@@ -225,7 +225,8 @@ class SQLiteJournal:
 
     def _open(self) -> _Opened:
         folder = self._path.parent
-        _make_folder(folder)
+        if not self._path.exists():
+            make_folders(folder, partial(Path.mkdir, exist_ok=True), flush_folder)
         # Of those who open the file, one at a time: nobody finds it half made, and nobody takes
         # a lock file that is just being made for a dead one's.
         with FileLock(f"{self._path}.lock", timeout=self._patience, thread_local=False):
@@ -332,13 +333,6 @@ def _close_all(opened: list[_Opened]) -> None:
         one = opened.pop()
         one.connection.close()
         one.owner.release()
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, durably."""
-    for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
-        missing.mkdir(exist_ok=True)
-        flush_folder(missing.parent)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from anyio import CancelScope, to_thread
 from anyio.streams.file import FileReadStream
 
 from talkgen._clock import utc_now
+from talkgen._flush import make_folders
 from talkgen._iteration import Fetched, Paged
 from talkgen.errors import StorageError
 from talkgen.protocols import DiskStats
@@ -221,19 +222,18 @@ class LocalStorage:
         return self._shelves
 
     def _make(self) -> None:
-        new = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
         for path in (*self._layout.folders, *self._layout.own_files):
             if path.is_symlink():
                 raise StorageError(f"{path} is a link.", hint="Remove it, or give a plain one.")
-        for folder in reversed(new):
-            self._disk.make_folder(folder)
-            self._disk.sync_folder(folder.parent)
+        waited_for = self._layout.lock.exists()
+        if not waited_for:
+            make_folders(self.root, self._disk.make_folder, self._disk.sync_folder)
         missing = [folder for folder in self._layout.folders if not folder.exists()]
         for folder in missing:
             self._disk.make_folder(folder, private=folder == self._layout.staging)
         # Written last: where it is, somebody has waited for the folders. And while there is
         # room: discarding must be possible on a full disk.
-        if missing or not self._layout.lock.exists():
+        if missing or not waited_for:
             self._disk.sync_folder(self.root)
             with suppress(FileExistsError):
                 self._disk.write(self._layout.lock, b"")
