@@ -19,18 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from talkgen import codecs, media
-from talkgen.errors import (
-    FileMissing,
-    NotReady,
-)
+from talkgen import media
+from talkgen.errors import FileMissing, NotReady
 from talkgen.media import Encoded, FileRef, Image, Speech, Text, Video
 
-RAMP = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
-PNG = codecs.encode_image(RAMP, "png")
-BEEP = np.sin(np.arange(1_600, dtype=np.float32) / 5) / 2
-WAV = codecs.encode_wav(BEEP[None], 16_000)
-
+from .samples import BEEP, PNG, RAMP, WAV
 
 # --- pictures ----------------------------------------------------------------------------------
 

@@ -27,10 +27,7 @@ from talkgen.errors import (
 )
 from talkgen.media import Image, Speech
 
-RAMP = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
-PNG = codecs.encode_image(RAMP, "png")
-BEEP = np.sin(np.arange(1_600, dtype=np.float32) / 5) / 2
-WAV = codecs.encode_wav(BEEP[None], 16_000)
+from .samples import BEEP, PNG, RAMP, WAV
 
 Opener = Callable[..., Any]
 OPENERS = [

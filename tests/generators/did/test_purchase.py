@@ -309,28 +309,8 @@ async def test_nothing_is_kept_there_also_if_the_process_died_after_collecting(
     assert bench.service.ledger.downloads == 1
 
 
-async def test_what_was_collected_and_deleted_there_outlives_a_run_that_fails_afterwards(
-    anyio_backend, bench, monkeypatch
-):
-    """No checkpoint names the video yet, and D-ID has it no more."""
-    tidied = job.Job._tidy
-
-    async def then_fails(self):
-        await tidied(self)
-        raise OSError("no space left")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(job.Job, "_tidy", then_fails)
-        result = await bench.run(bench.generator(keep_remote=False))
-        assert result.status is TaskState.DEFERRED
-    assert (await bench.run(bench.generator(keep_remote=False))).success
-    ledger = bench.service.ledger
-    assert (len(ledger.talks), ledger.charged, ledger.downloads) == (1, 1, 1)
-
-
-async def test_a_video_that_is_lost_here_and_there_ends_the_task_and_is_not_paid_for_by_recovery(
-    anyio_backend, bench, monkeypatch
-):
+async def collected_and_deleted_there(bench, monkeypatch):
+    """A run that fails just after it has deleted at D-ID what it has collected."""
     tidied = job.Job._tidy
 
     async def then_fails(self):
@@ -341,6 +321,22 @@ async def test_a_video_that_is_lost_here_and_there_ends_the_task_and_is_not_paid
         patch.setattr(job.Job, "_tidy", then_fails)
         result = await bench.run(bench.generator(keep_remote=False))
     assert result.status is TaskState.DEFERRED
+
+
+async def test_what_was_collected_and_deleted_there_outlives_a_run_that_fails_afterwards(
+    anyio_backend, bench, monkeypatch
+):
+    """No checkpoint names the video yet, and D-ID has it no more."""
+    await collected_and_deleted_there(bench, monkeypatch)
+    assert (await bench.run(bench.generator(keep_remote=False))).success
+    ledger = bench.service.ledger
+    assert (len(ledger.talks), ledger.charged, ledger.downloads) == (1, 1, 1)
+
+
+async def test_a_video_that_is_lost_here_and_there_ends_the_task_and_is_not_paid_for_by_recovery(
+    anyio_backend, bench, monkeypatch
+):
+    await collected_and_deleted_there(bench, monkeypatch)
     await (await bench.storage.open("task")).retain([])
     later = utc_now() + timedelta(hours=26)
     monkeypatch.setattr(job, "utc_now", lambda: later)
